@@ -1,0 +1,14 @@
+"""GET /completed_jobs: every job whose status is complete."""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs.http import endpoint
+from knative_jobs.lists import answer_list
+
+
+@functions_framework.http
+@endpoint("GET", "/completed_jobs")
+def completed_jobs(request: Request) -> Response:
+    """Answer with the list, oldest first."""
+    return answer_list(request, "complete")

@@ -1,0 +1,14 @@
+"""GET /incomplete_jobs: every job whose status is not complete."""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs.http import endpoint
+from knative_jobs.lists import answer_list
+
+
+@functions_framework.http
+@endpoint("GET", "/incomplete_jobs")
+def incomplete_jobs(request: Request) -> Response:
+    """Answer with the list, oldest first."""
+    return answer_list(request, "incomplete")

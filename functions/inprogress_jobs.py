@@ -1,0 +1,14 @@
+"""GET /inprogress_jobs: every job whose status is in progress."""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs.http import endpoint
+from knative_jobs.lists import answer_list
+
+
+@functions_framework.http
+@endpoint("GET", "/inprogress_jobs")
+def inprogress_jobs(request: Request) -> Response:
+    """Answer with the list, oldest first."""
+    return answer_list(request, "in progress")

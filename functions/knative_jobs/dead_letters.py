@@ -1,0 +1,29 @@
+"""What a Broker gave up on."""
+
+import logging
+from collections.abc import Mapping
+
+from knative_jobs import events, life, store
+from knative_jobs.settings import settings
+
+_log = logging.getLogger("knative_jobs.dead_letter")
+
+
+def take(headers: Mapping[str, str], body: bytes) -> None:
+    """Log why an event could not be delivered, and let its job be due again after JOB_BACKOFF_SECONDS.
+
+    A Broker may bring the same dead letter several times; each only puts the job off. A job that no longer waits is
+    left as it is.
+
+    Raises:
+        InvalidError: it is no CloudEvent, or names no job.
+        UnavailableError: Redis is away, or takes no writes.
+    """
+    event = events.read(headers, body)
+    if event["type"] != events.SUBMITTED:
+        return
+    job_id = life.parse_id(event.get("subject"))
+    waits = store.postpone(job_id, settings().job_backoff_seconds)
+    # https://knative.dev/docs/eventing/event-delivery/#configuring-channel-event-delivery
+    why = {name: event.get(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
+    _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, "waits" if waits else "went on")

@@ -1,0 +1,43 @@
+"""What can go wrong with a request, apart from its transport.
+
+JobError
++-- InvalidError        the input is not what it must be
+|   +-- TooLargeError   ... because there is too much of it
++-- NotFoundError       there is no such job
++-- ConflictError       the job's status does not allow it
++-- KeyReusedError      an idempotency key came back with another request
++-- QueueFullError      too many jobs wait already
++-- UnavailableError    Redis is away, or takes no writes
+"""
+
+
+class JobError(Exception):
+    """The message says, to the one who called, what is wrong and what to do."""
+
+
+class InvalidError(JobError):
+    """The input is not what it must be."""
+
+
+class TooLargeError(InvalidError):
+    """There is more input than one request may carry."""
+
+
+class NotFoundError(JobError):
+    """There is no such job."""
+
+
+class ConflictError(JobError):
+    """The job's status does not allow the transition."""
+
+
+class KeyReusedError(JobError):
+    """An idempotency key came back with another request than the one it stands for."""
+
+
+class QueueFullError(JobError):
+    """So many jobs wait already that no more is taken for now."""
+
+
+class UnavailableError(JobError):
+    """Redis is away, or takes no writes. Nothing was changed, or the change can be repeated safely."""

@@ -1,0 +1,94 @@
+"""Job events, as CloudEvents 1.0 over HTTP. The only module that knows the cloudevents SDK.
+
+A Broker may answer only after every subscriber has finished, so an event is emitted off the request's path, and its
+answer says nothing about the job: what no event brought to a worker, the sweeper announces again.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cloudevents.exceptions import GenericException
+from cloudevents.http import CloudEvent, from_http, to_binary
+
+from knative_jobs.errors import InvalidError
+from knative_jobs.settings import settings
+
+if TYPE_CHECKING:
+    import urllib3
+
+SUBMITTED = "dev.knative-jobs.job.submitted"
+SOURCE = "/jobs"
+MAX_OPEN = 32
+"""The most emissions that a process has open. It is also how many due jobs have an event out: one that joins a longer
+queue needs none, for the workers that come for the jobs before it go on until nothing is due."""
+ANSWER_SECONDS = 600
+"""How long a Broker may take to answer: the longest that Knative lets a request last."""
+
+_log = logging.getLogger("knative_jobs.events")
+_slots = threading.BoundedSemaphore(MAX_OPEN)
+
+
+def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+    """Return the attributes of an event, in binary or in structured mode.
+
+    Raises:
+        InvalidError: it is no CloudEvent.
+    """
+    try:
+        event = from_http(dict(headers), body, data_unmarshaller=lambda data: data)
+    except (GenericException, ValueError, TypeError) as error:
+        raise InvalidError(f"This is no CloudEvent: {error}") from error
+    attributes: Mapping[str, str] = event.get_attributes()
+    return attributes
+
+
+def emit_submitted(jobs: Iterable[tuple[str, int, str | bytes]], due: int = 0) -> None:
+    """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
+
+    Args:
+        jobs: what to announce.
+        due: how many jobs are due, these among them; those beyond MAX_OPEN are not announced.
+    """
+    if not settings().k_sink:
+        return
+    jobs = list(jobs)
+    for job in jobs[: max(0, MAX_OPEN - (due - len(jobs)))]:
+        if not _slots.acquire(blocking=False):
+            return
+        _threads().submit(_emit, *job)
+
+
+def _emit(job_id: str, attempt: int, record: str | bytes) -> None:
+    attributes = {
+        "type": SUBMITTED,
+        "source": SOURCE,
+        "subject": job_id,
+        "id": f"{job_id}.{attempt}",
+        "datacontenttype": "application/json",
+    }
+    headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
+    try:
+        status = _http().request("POST", settings().k_sink, body=body, headers=headers).status
+        if status >= 300:
+            _log.warning("the broker answered %s to the event of job %s", status, job_id)
+    except Exception as error:
+        _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error)
+    finally:
+        _slots.release()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MAX_OPEN, "emit")
+
+
+@cache
+def _http() -> "urllib3.PoolManager":
+    import urllib3  # here, so that no cold start waits for it
+
+    timeout = urllib3.Timeout(connect=2, read=ANSWER_SECONDS)
+    return urllib3.PoolManager(maxsize=MAX_OPEN, timeout=timeout, retries=False)

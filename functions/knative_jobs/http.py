@@ -1,0 +1,108 @@
+"""HTTP answers. The one place where an error becomes a problem document (RFC 9457)."""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from flask import Request, Response
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from knative_jobs import errors
+
+MAX_BODY_BYTES = 1024 * 1024
+RETRY_AFTER_SECONDS = "1"
+
+_STATUS_OF = {
+    errors.InvalidError: HTTPStatus.BAD_REQUEST,
+    errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.NotFoundError: HTTPStatus.NOT_FOUND,
+    errors.ConflictError: HTTPStatus.CONFLICT,
+    errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_log = logging.getLogger("knative_jobs")
+
+
+class Handler(Protocol):
+    """A function that functions-framework can serve, with the paths it answers besides `/`."""
+
+    routes: tuple[str, ...]
+
+    def __call__(self, request: Request) -> Response: ...
+
+
+def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Response]], Handler]:
+    """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document."""
+    methods = (method, "HEAD") if method == "GET" else (method,)
+    paths = {"/", *routes}
+
+    def decorate(handler: Callable[[Request], Response]) -> Handler:
+        @functools.wraps(handler)
+        def answer_request(request: Request) -> Response:
+            if request.path not in paths and request.path.rstrip("/") not in paths:
+                return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
+            if request.method not in methods:
+                detail = f"{request.method} is not possible here; use {method}."
+                return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
+            try:
+                return handler(request)
+            except errors.JobError as error:
+                return _problem_of(error)
+            except Exception:
+                _log.exception("%s %s failed", request.method, request.path)
+                return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
+
+        served = cast(Handler, answer_request)
+        served.routes = routes
+        return served
+
+    return decorate
+
+
+def body(request: Request) -> bytes:
+    """Return the body of the request.
+
+    Raises:
+        TooLargeError: it is longer than MAX_BODY_BYTES.
+    """
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise errors.TooLargeError(f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs.") from error
+
+
+def answer(
+    content: bytes | str | Iterable[bytes],
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with JSON that is already text."""
+    if isinstance(content, bytes):
+        content += b"\n"
+    elif isinstance(content, str):
+        content += "\n"
+    return Response(content, status, headers, content_type="application/json")
+
+
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with a problem document."""
+    text = json.dumps({"type": "about:blank", "title": status.phrase, "status": status, "detail": detail})
+    return Response(text + "\n", status, headers, content_type="application/problem+json")
+
+
+def no_such_route(path: str, routes: Iterable[str]) -> Response:
+    """Answer that there is nothing at `path`, and what there is."""
+    return problem(HTTPStatus.NOT_FOUND, f"Nothing is at {path[:200]}. There is: {', '.join(routes)}.")
+
+
+def _problem_of(error: errors.JobError) -> Response:
+    status = _STATUS_OF[type(error)]
+    if isinstance(error, errors.UnavailableError):
+        _log.warning("%s %s", error, error.__cause__ or "")
+    return problem(status, str(error), {"Retry-After": RETRY_AFTER_SECONDS} if status in _TRY_AGAIN else None)

@@ -1,0 +1,27 @@
+"""A worker for jobs longer than a request may last: `python -m knative_jobs.jobsink`.
+
+A JobSink makes a Kubernetes Job of an event and mounts the event as a file:
+https://knative.dev/docs/eventing/sinks/job-sink/
+"""
+
+import sys
+from pathlib import Path
+
+from knative_jobs import attempt, events, life, logs, shutdown
+
+EVENT_FILE = Path("/etc/jobsink-event/event")
+
+
+def main() -> None:
+    """Do the job that the event announces, and no other: each has its own Kubernetes Job."""
+    logs.configure()
+    shutdown.watch()
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
+    event = events.read({"content-type": "application/cloudevents+json"}, path.read_bytes())
+    if event["type"] == events.SUBMITTED:
+        attempt.prepare()
+        attempt.work_through(life.parse_id(event.get("subject")))
+
+
+if __name__ == "__main__":
+    main()

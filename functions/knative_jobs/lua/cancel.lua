@@ -1,0 +1,19 @@
+-- Cancels a waiting job, or asks for a running one to be cancelled.
+-- ARGV   1 id   2 retention in seconds
+-- Reply  {status before, status now}, or {'unknown'}
+-- Guarantee  a waiting job can no longer be claimed. A running one learns of it with its next heartbeat; a job that has
+--            ended is left as it is.
+
+local id, retention = ARGV[1], tonumber(ARGV[2])
+local status = redis.call('HGET', record_key(id), 'status')
+if not status then return {'unknown'} end
+
+if status == 'submitted' then
+  redis.call('ZREM', 'jobs.due', id)
+  finish(id, 'submitted', 'cancelled', now(), retention)
+  return {'submitted', 'cancelled'}
+end
+if status == 'in progress' then
+  redis.call('HSETNX', record_key(id), 'cancel-requested-at', stamp(now()))
+end
+return {status, status}

@@ -1,0 +1,27 @@
+-- Claims one job for a worker: the named one, or the one that has been due the longest.
+-- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
+-- Reply  {id, attempt, failures, start, end, number-fields}   claimed; attempt is the fencing token
+--        'none'      no job is due
+--        'taken'     the job is not waiting: a worker has it, or it has ended
+--        'early'     the job waits for its next attempt
+--        'unknown'   there is no such job
+-- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds.
+
+local id, lease, worker_ip = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local at = now()
+if id == '' then
+  id = redis.call('ZRANGE', 'jobs.due', '-inf', at, 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if not id then return 'none' end
+else
+  local due = redis.call('ZSCORE', 'jobs.due', id)
+  if not due then return redis.call('EXISTS', record_key(id)) == 1 and 'taken' or 'unknown' end
+  if tonumber(due) > at then return 'early' end
+end
+
+redis.call('ZREM', 'jobs.due', id)
+move(id, 'submitted', 'in progress')
+redis.call('ZADD', 'jobs.leases', at + lease, id)
+local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
+redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
+local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields')
+return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or ''}

@@ -1,0 +1,36 @@
+-- Ends an attempt.
+-- ARGV   1 id   2 attempt
+--        3 outcome: 'complete', 'error' (try again while attempts are left), 'failed' (do not), 'cancelled',
+--          or 'released' (handed back, as if it had not begun: no failure is counted)
+--        4 the result or the error, as JSON, or ''
+--        5 max_attempts   6 delay before the next attempt, in seconds   7 retention in seconds
+-- Reply  the job's status now, or 'refused': the job is no longer this attempt's; nothing was changed
+-- Guarantee  only the holder of the current attempt ends it, once. The same call again, after an answer that was
+--            lost, gets the same answer while nobody else has changed the job.
+
+local id, attempt, outcome, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local max_attempts, delay, retention = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if not holds(id, attempt) then
+  local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
+  return current[1] == outcome and current[2] == attempt and outcome or 'refused'
+end
+
+local at = now()
+redis.call('ZREM', 'jobs.leases', id)
+if outcome == 'complete' then
+  redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at')
+  redis.call('HSET', record_key(id), 'result', payload)
+  if redis.call('HEXISTS', record_key(id), 'progress') == 1 then redis.call('HSET', record_key(id), 'progress', 1) end
+  finish(id, 'in progress', 'complete', at, retention)
+  return 'complete'
+end
+if outcome == 'cancelled' then
+  finish(id, 'in progress', 'cancelled', at, retention)
+  return 'cancelled'
+end
+if outcome == 'released' then
+  submit_again(id, 'in progress', at, 0)
+  return 'submitted'
+end
+if outcome == 'failed' then max_attempts = 0 end
+return attempt_failed(id, payload, at, max_attempts, delay, retention)

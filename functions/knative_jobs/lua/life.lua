@@ -1,0 +1,108 @@
+-- What the scripts share: the names of keys, the clock, the moves between statuses. It stands before each of them.
+--
+-- Keys (a job's keys have no hash tag in common, so this is for one Redis, not for a Redis Cluster):
+--   job.<id>             hash    the record, as people read it
+--   jobs.<status>        zset    id -> submitted-at; one for each status ("jobs.in-progress" for "in progress")
+--   jobs.incomplete      zset    id -> submitted-at of every job whose status is not "complete"
+--   jobs.due             zset    id -> from when a submitted job may be claimed
+--   jobs.leases          zset    id -> when the lease of a job in progress ends
+--   jobs.retention       zset    id -> when a job that has ended is removed
+--   jobs.last            string  the last submitted-at given out
+--   idempotency.<hash>   string  what was submitted under an idempotency key
+--
+-- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds
+-- and is given out once, so it is both a time and a place in the order of submission.
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1e6
+end
+
+local function stamp(time)
+  return string.format('%.6f', time)
+end
+
+local function record_key(id)
+  return 'job.' .. id
+end
+
+local function index(status)
+  return 'jobs.' .. (status:gsub(' ', '-'))
+end
+
+-- Moves a job from one status to another, in its record and in the indexes.
+local function move(id, from, to)
+  local place = redis.call('HGET', record_key(id), 'submitted-at')
+  redis.call('ZREM', index(from), id)
+  redis.call('HSET', record_key(id), 'status', to)
+  redis.call('ZADD', index(to), place, id)
+  if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
+end
+
+-- Makes a job claimable after `delay` seconds.
+local function submit_again(id, from, at, delay)
+  move(id, from, 'submitted')
+  redis.call('HDEL', record_key(id), 'progress', 'progress-message')
+  redis.call('ZADD', 'jobs.due', at + delay, id)
+end
+
+-- Ends a job: it is kept for `retention` seconds.
+local function finish(id, from, to, at, retention)
+  move(id, from, to)
+  redis.call('HSET', record_key(id), 'finished-at', stamp(at))
+  redis.call('ZADD', 'jobs.retention', at + retention, id)
+end
+
+-- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
+-- `max_attempts`, or cancelled when somebody asked for that meanwhile. Returns the new status.
+local function attempt_failed(id, failure, at, max_attempts, delay, retention)
+  redis.call('HSET', record_key(id), 'error', failure)
+  if redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 then
+    finish(id, 'in progress', 'cancelled', at, retention)
+    return 'cancelled'
+  end
+  if redis.call('HINCRBY', record_key(id), 'failures', 1) >= max_attempts then
+    finish(id, 'in progress', 'failed', at, retention)
+    return 'failed'
+  end
+  submit_again(id, 'in progress', at, delay)
+  return 'submitted'
+end
+
+-- Fencing: whether the claim with this attempt number is the job's current one. Each claim gets the next number and
+-- none is given out twice, so the number is the token.
+local function holds(id, attempt)
+  local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
+  return current[1] == 'in progress' and current[2] == attempt
+end
+
+-- Fields that hold JSON; any other holds a string.
+local is_json = {
+  ['attempt'] = true, ['failures'] = true, ['progress'] = true, ['result'] = true, ['error'] = true,
+  ['submitted-at'] = true, ['started-at'] = true, ['finished-at'] = true, ['cancel-requested-at'] = true,
+}
+
+local function json_string(text)
+  local encoded = cjson.encode(text)
+  if text:find('/', 1, true) then encoded = encoded:gsub('\\/', '/') end  -- cjson escapes it without need
+  return encoded
+end
+
+-- Returns the public record as JSON text, or nil. `number-fields` names those of start and end that were numbers.
+local function render(id)
+  local flat = redis.call('HGETALL', record_key(id))
+  if #flat == 0 then return nil end
+  local numbers = ''
+  for i = 1, #flat, 2 do
+    if flat[i] == 'number-fields' then numbers = flat[i + 1] end
+  end
+  local members = {}
+  for i = 1, #flat, 2 do
+    local name, value = flat[i], flat[i + 1]
+    if name ~= 'number-fields' then
+      if not (is_json[name] or (numbers ~= '' and numbers:find(name, 1, true))) then value = json_string(value) end
+      members[#members + 1] = '"' .. name .. '":' .. value
+    end
+  end
+  return '{' .. table.concat(members, ',') .. '}'
+end

@@ -1,0 +1,15 @@
+-- The heartbeat of a running job: renews its lease, and records progress.
+-- ARGV   1 id   2 attempt   3 lease in seconds   4 progress from 0 to 1, or ''   5 progress-message
+-- Reply  'renewed'
+--        'cancel'   renewed, and somebody asked for the job to be cancelled
+--        'lost'     the job is no longer this attempt's; nothing was changed
+-- Guarantee  only the holder of the current attempt renews.
+
+local id, attempt, lease, progress, message = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+if not holds(id, attempt) then return 'lost' end
+
+redis.call('ZADD', 'jobs.leases', now() + lease, id)
+if progress ~= '' then
+  redis.call('HSET', record_key(id), 'progress', progress, 'progress-message', message)
+end
+return redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 and 'cancel' or 'renewed'

@@ -1,0 +1,45 @@
+-- Submits one job or a batch: all or none.
+-- ARGV   1 max_queued: refuse while so many jobs wait
+--        2 idempotency key's hash, or ''   3 fingerprint of the request   4 seconds to remember the key
+--        then for each job: id, start, end, number-fields (which of start and end are JSON numbers)
+-- Reply  {'submitted', n}       n jobs are due, these among them
+--        {'replayed', id, ...}  the key and the request are known: the ids given then; nothing was changed
+--        {'reused'}             the key is known with another request; nothing was changed
+--        {'full'}               nothing was changed
+-- Guarantee  the jobs, their due entries and the key are written together. The same call again changes nothing.
+
+local max_queued, key, fingerprint, key_seconds = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+
+if redis.call('EXISTS', record_key(ARGV[5])) == 1 then return {'submitted', redis.call('ZCARD', 'jobs.due')} end
+if key ~= '' then
+  local known = redis.call('GET', 'idempotency.' .. key)
+  if known then
+    local words = {}
+    for word in known:gmatch('%S+') do words[#words + 1] = word end
+    if words[1] ~= fingerprint then return {'reused'} end
+    words[1] = 'replayed'
+    return words
+  end
+end
+local jobs = (#ARGV - 4) / 4
+if redis.call('ZCARD', 'jobs.submitted') + jobs > max_queued then return {'full'} end
+
+local place = math.max(now(), (redis.call('GET', 'jobs.last') or 0) + 1e-6)
+local ids = {}
+for i = 5, #ARGV, 4 do
+  local id, numbers = ARGV[i], ARGV[i + 3]
+  local submitted_at = stamp(place)
+  redis.call('HSET', record_key(id), 'id', id, 'status', 'submitted', 'start', ARGV[i + 1], 'end', ARGV[i + 2],
+    'submitted-at', submitted_at)
+  if numbers ~= '' then redis.call('HSET', record_key(id), 'number-fields', numbers) end
+  redis.call('ZADD', 'jobs.submitted', submitted_at, id)
+  redis.call('ZADD', 'jobs.incomplete', submitted_at, id)
+  redis.call('ZADD', 'jobs.due', submitted_at, id)
+  ids[#ids + 1] = id
+  redis.call('SET', 'jobs.last', submitted_at)
+  place = place + 1e-6
+end
+if key ~= '' then
+  redis.call('SET', 'idempotency.' .. key, fingerprint .. ' ' .. table.concat(ids, ' '), 'EX', key_seconds)
+end
+return {'submitted', redis.call('ZCARD', 'jobs.due')}

@@ -1,0 +1,88 @@
+"""The settings, read from the environment once, at start. No other module reads the environment.
+
+A field's name in capitals is the variable's name; an unset or empty variable means the default. A value that
+does not fit stops the start with a message that names the variable.
+"""
+
+import os
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, get_args, get_type_hints
+
+# The least value that makes sense, stated beside each number.
+AtLeast0 = Annotated[float, 0]
+AtLeast1 = Annotated[int, 1]
+Positive = Annotated[float, 0.1]
+
+
+class InvalidSettingError(SystemExit):
+    """A variable has a value that cannot be used. As a SystemExit it ends the start, whatever the server."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Durations are in seconds."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Where the state is: `redis://`, or `rediss://` for TLS."""
+    redis_password: str = ""
+    """Kept apart from the URL, so that a Secret can hold it and no log shows it."""
+    k_sink: str = ""
+    """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
+    job_work: str = ""
+    """The user's own work, as `package.module:function`. Empty: the stand-in that waits."""
+    job_seconds: AtLeast0 = 1
+    """How long the stand-in works on a job."""
+    job_lease_seconds: Positive = 15
+    """A worker that has not been heard of for so long has lost its job to another."""
+    job_timeout_seconds: Positive = 300
+    """The longest one attempt may take."""
+    job_max_attempts: AtLeast1 = 3
+    """So many attempts may go wrong before the job is failed."""
+    job_backoff_seconds: AtLeast0 = 2
+    """The wait before the second attempt; it doubles with each further one."""
+    job_retention_seconds: Positive = 7 * 24 * 3600
+    """How long a job that has ended is kept."""
+    max_queued_jobs: AtLeast1 = 100_000
+    """Submissions are refused while so many jobs wait."""
+    worker_drain_seconds: AtLeast0 = 30
+    """How long a worker, once awake, goes on claiming due jobs within one request."""
+    worker_grace_seconds: AtLeast0 = 20
+    """How long a running job may go on after SIGTERM before it is handed back."""
+    worker_ip: str = ""
+    """The worker's address as the record shows it. Empty: that of the interface that reaches Redis."""
+    k_service: str = ""
+    """The Service's name, given by Knative. Where it is set, logs are JSON."""
+    sweep_seconds: AtLeast0 = 50
+    """How long one sweep keeps watching while jobs wait or run."""
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        InvalidSettingError: a variable's value cannot be used.
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    given = {f.name: os.environ.get(f.name.upper(), "") for f in fields(Settings)}
+    return Settings(**{name: _parse(name, hints[name], text) for name, text in given.items() if text})
+
+
+def work_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for the process that does the user's work: all but the store's password."""
+    return {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"} | changes
+
+
+def _parse(name: str, hint: type, text: str) -> Any:
+    if hint is str:
+        return text
+    number, least = get_args(hint)
+    try:
+        value: float = number(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < float("inf"):
+        kind = "a whole number" if number is int else "a number"
+        raise InvalidSettingError(f"{name.upper()}={text!r} must be {kind} of at least {least}")
+    return value

