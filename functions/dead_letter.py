@@ -4,12 +4,12 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs import dead_letters
-from knative_jobs.http import body, endpoint
+from knative_jobs.http import endpoint
 
 
 @functions_framework.http
 @endpoint("POST")
 def dead_letter(request: Request) -> Response:
     """Answer 204 once the job is due again."""
-    dead_letters.take(request.headers, body(request))
+    dead_letters.take(request.headers, request.get_data())
     return Response(status=204)

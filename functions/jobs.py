@@ -4,14 +4,14 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs import submission
-from knative_jobs.http import RETRY_AFTER_SECONDS, answer, body, endpoint
+from knative_jobs.http import RETRY_AFTER_SECONDS, answer, endpoint
 
 
 @functions_framework.http
 @endpoint("POST", "/jobs")
 def jobs(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch."""
-    new_jobs, is_batch = submission.parse(body(request))
+    new_jobs, is_batch = submission.parse(request.get_data())
     submitted = submission.submit(new_jobs, request.headers.get("Idempotency-Key", ""))
     headers = {"Retry-After": RETRY_AFTER_SECONDS}
     if submitted.replayed:

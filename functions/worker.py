@@ -8,7 +8,7 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs import attempt, events, life, shutdown
-from knative_jobs.http import body, endpoint
+from knative_jobs.http import endpoint
 
 shutdown.watch()
 attempt.prepare()
@@ -18,7 +18,7 @@ attempt.prepare()
 @endpoint("POST")
 def worker(request: Request) -> Response:
     """Answer 204 once the job is done, or is no job to do."""
-    event = events.read(request.headers, body(request))
+    event = events.read(request.headers, request.get_data())
     if event["type"] == events.SUBMITTED:
         attempt.work_through(life.parse_id(event.get("subject")))
     return Response(status=204)

@@ -2,7 +2,6 @@
 
 JobError
 +-- InvalidError        the input is not what it must be
-|   +-- TooLargeError   ... because there is too much of it
 +-- NotFoundError       there is no such job
 +-- ConflictError       the job's status does not allow it
 +-- KeyReusedError      an idempotency key came back with another request
@@ -17,10 +16,6 @@ class JobError(Exception):
 
 class InvalidError(JobError):
     """The input is not what it must be."""
-
-
-class TooLargeError(InvalidError):
-    """There is more input than one request may carry."""
 
 
 class NotFoundError(JobError):

@@ -17,7 +17,6 @@ RETRY_AFTER_SECONDS = "1"
 
 _STATUS_OF = {
     errors.InvalidError: HTTPStatus.BAD_REQUEST,
-    errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
     errors.ConflictError: HTTPStatus.CONFLICT,
     errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -44,15 +43,24 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
     def decorate(handler: Callable[[Request], Response]) -> Handler:
         @functools.wraps(handler)
         def answer_request(request: Request) -> Response:
-            if request.path not in paths and request.path.rstrip("/") not in paths:
-                return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
-            if request.method not in methods:
-                detail = f"{request.method} is not possible here; use {method}."
-                return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
             try:
+                request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
+                if len(request.get_data()) > MAX_BODY_BYTES:  # kept, for the handler and for functions-framework
+                    raise RequestEntityTooLarge
+                if request.path not in paths and request.path.rstrip("/") not in paths:
+                    return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
+                if request.method not in methods:
+                    detail = f"{request.method} is not possible here; use {method}."
+                    return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
                 return handler(request)
             except errors.JobError as error:
                 return _problem_of(error)
+            except RequestEntityTooLarge:
+                detail = f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs."
+                refusal = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+                # As a stream, or functions-framework would read the body before it lets the answer go.
+                refusal.response = refusal.iter_encoded()
+                return refusal
             except Exception:
                 _log.exception("%s %s failed", request.method, request.path)
                 return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
@@ -62,19 +70,6 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
         return served
 
     return decorate
-
-
-def body(request: Request) -> bytes:
-    """Return the body of the request.
-
-    Raises:
-        TooLargeError: it is longer than MAX_BODY_BYTES.
-    """
-    request.max_content_length = MAX_BODY_BYTES
-    try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge as error:
-        raise errors.TooLargeError(f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs.") from error
 
 
 def answer(

@@ -1,0 +1,60 @@
+"""Work for the tests: what a job does is written in its `start`, and each beginning is noted in the file EFFECTS."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from knative_jobs import Fail, Job, Retry
+
+LIBC_HOLDING_THE_GIL = ctypes.PyDLL(None)
+
+
+def work(job: Job) -> object:
+    with Path(os.environ["EFFECTS"]).open("a") as effects:
+        effects.write(f"{job.id} {job.attempt}\n")
+    match str(job.start).split(" "):
+        case ["return"]:
+            return {"start": job.start, "end": job.end}
+        case ["sleep", seconds]:
+            time.sleep(float(seconds))
+        case ["hold-the-gil", seconds]:
+            LIBC_HOLDING_THE_GIL.usleep(int(float(seconds) * 1e6))
+        case ["raise", message]:
+            raise ValueError(message)
+        case ["raise-until-attempt", number]:
+            if job.attempt < int(number):
+                raise ValueError("not yet")
+        case ["retry-after", seconds]:
+            if job.attempt == 1:
+                raise Retry(after=float(seconds))
+        case ["fail", reason]:
+            raise Fail(reason)
+        case ["die"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["die-once"]:
+            if job.attempt == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        case ["exit"]:
+            raise SystemExit(3)
+        case ["unserialisable"]:
+            return object()
+        case ["large"]:
+            return "x" * 300_000
+        case ["report", seconds]:
+            for step in range(int(float(seconds) * 20)):
+                job.progress(step / (float(seconds) * 20), f"step {step}")
+                time.sleep(0.05)
+        case ["watch-cancelled"]:
+            while not job.cancelled:
+                time.sleep(0.05)
+            raise ValueError("stopped because it was cancelled")
+        case ["ignore-cancelled", seconds]:
+            time.sleep(float(seconds))
+            return "done anyway"
+    return None
+
+
+async def coroutine(job: Job) -> str:
+    return f"awaited {job.start}"
