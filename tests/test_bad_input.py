@@ -1,6 +1,8 @@
 """Bad input gets a problem document that says what to do, and changes nothing."""
 
 import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import urllib3
@@ -192,12 +194,13 @@ class TestRedisAway:
         functions = [(start(target), *rest) for target, *rest in self.REQUESTS]
         for function, *_ in functions:
             function.ready()
-        store.process.send_signal(19)
+        store.process.send_signal(signal.SIGSTOP)
         try:
-            for function, method, path, body in functions:
-                self.expect_503(function.request(method, path, body=body, timeout=3))
+            with ThreadPoolExecutor() as threads:
+                for answer in threads.map(lambda f: f[0].request(f[1], f[2], body=f[3], timeout=3), functions):
+                    self.expect_503(answer)
         finally:
-            store.process.send_signal(18)
+            store.process.send_signal(signal.SIGCONT)
 
     def test_refusing_writes_leaves_nothing_half_written(self, start: Start, store: Redis) -> None:
         jobs = start("jobs").ready()

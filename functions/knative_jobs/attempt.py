@@ -22,6 +22,7 @@ from knative_jobs.shutdown import stopping
 from knative_jobs.sweep import announce_overdue
 
 MAX_BACKOFF_SECONDS = 3600
+THE_OLDEST = ""
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
 
 _log = logging.getLogger("knative_jobs.worker")
@@ -92,36 +93,43 @@ def prepare() -> None:
 
 
 def work_through(job_id: str) -> None:
-    """Claim the named job and do it, then go on with whatever is due, for as long as WORKER_DRAIN_SECONDS.
+    """Do the named job, then go on with whatever is due, for as long as WORKER_DRAIN_SECONDS.
 
-    A job that cannot be claimed is somebody else's: then there is nothing to do here. Where jobs are still due at the
-    end, the next one is announced, so that they need not wait for the sweeper.
+    Where the named job is somebody else's, there is nothing to do here. Where jobs are still due at the end, the next
+    one is announced, so that they need not wait for the sweeper.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded.
     """
     with _one_at_a_time:
-        drained_at = time.monotonic() + settings().worker_drain_seconds
-        held = store.claim(job_id, worker_ip())
-        if isinstance(held, str):
-            _log.debug("job %s: %s", job_id, held)
-            return
-        while isinstance(held, store.Claim):
-            attempt(held)
-            if stopping.is_set() or time.monotonic() >= drained_at:
-                announce_overdue(for_s=0, most=1)
-                return
-            held = store.claim("", worker_ip())
+        ends_at = time.monotonic() + settings().worker_drain_seconds
+        busy = work_on(job_id)
+        while busy and not stopping.is_set() and time.monotonic() < ends_at:
+            busy = work_on(THE_OLDEST)
+        if busy:
+            announce_overdue(for_s=0, most=1)
 
 
-def attempt(held: store.Claim) -> None:
-    """Do one attempt and record how it ended."""
+def work_on(job_id: str) -> bool:
+    """Claim the named job, or THE_OLDEST that is due, do one attempt of it and record how that ended.
+
+    Returns:
+        Whether there was a job to claim.
+
+    Raises:
+        UnavailableError: Redis is away, and what was done could not be recorded.
+    """
+    held = store.claim(job_id, worker_ip())
+    if isinstance(held, str):
+        _log.debug("job %s: %s", job_id, held)
+        return False
     outcome = _run(held)
     status = "refused" if outcome.word == "lost" else store.finish(held, *outcome)
     if status == "refused":
         _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
     else:
         _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
+    return True
 
 
 @functools.cache

@@ -20,7 +20,7 @@ def main() -> None:
     event = events.read({"content-type": "application/cloudevents+json"}, path.read_bytes())
     if event["type"] == events.SUBMITTED:
         attempt.prepare()
-        attempt.work_through(life.parse_id(event.get("subject")))
+        attempt.work_on(life.parse_id(event.get("subject")))
 
 
 if __name__ == "__main__":

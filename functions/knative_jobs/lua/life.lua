@@ -7,7 +7,7 @@
 --   jobs.due             zset    id -> from when a submitted job may be claimed
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
---   jobs.last            string  the last submitted-at given out
+--   jobs.last            string  the last submitted-at given out, in microseconds
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
 -- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds

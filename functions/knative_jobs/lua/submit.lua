@@ -24,11 +24,11 @@ end
 local jobs = (#ARGV - 4) / 4
 if redis.call('ZCARD', 'jobs.submitted') + jobs > max_queued then return {'full'} end
 
-local place = math.max(now(), (redis.call('GET', 'jobs.last') or 0) + 1e-6)
+local micros = math.max(math.floor(now() * 1e6), (redis.call('GET', 'jobs.last') or 0) + 1)
 local ids = {}
 for i = 5, #ARGV, 4 do
   local id, numbers = ARGV[i], ARGV[i + 3]
-  local submitted_at = stamp(place)
+  local submitted_at = stamp(micros / 1e6)
   redis.call('HSET', record_key(id), 'id', id, 'status', 'submitted', 'start', ARGV[i + 1], 'end', ARGV[i + 2],
     'submitted-at', submitted_at)
   if numbers ~= '' then redis.call('HSET', record_key(id), 'number-fields', numbers) end
@@ -36,9 +36,9 @@ for i = 5, #ARGV, 4 do
   redis.call('ZADD', 'jobs.incomplete', submitted_at, id)
   redis.call('ZADD', 'jobs.due', submitted_at, id)
   ids[#ids + 1] = id
-  redis.call('SET', 'jobs.last', submitted_at)
-  place = place + 1e-6
+  micros = micros + 1
 end
+redis.call('SET', 'jobs.last', string.format('%.0f', micros - 1))
 if key ~= '' then
   redis.call('SET', 'idempotency.' .. key, fingerprint .. ' ' .. table.concat(ids, ' '), 'EX', key_seconds)
 end

@@ -1,0 +1,73 @@
+"""The lists: every job once, oldest first, whole or page by page."""
+
+import json
+import re
+
+from tests.conftest import Redis, Start
+
+JOB = {"start": "1", "end": "2"}
+
+
+def submit(endpoint: Start, count: int) -> list[str]:
+    answer = endpoint("jobs").request("POST", "/jobs", body=json.dumps([JOB] * count))
+    return [job["id"] for job in answer.json()]
+
+
+def ids(endpoint: Start, listing: str) -> list[str]:
+    answer = endpoint(listing).request("GET", f"/{listing}")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    return [job["id"] for job in answer.json()]
+
+
+def test_an_empty_list_is_an_empty_array(endpoint: Start, store: Redis) -> None:
+    for listing in ("completed_jobs", "incomplete_jobs", "inprogress_jobs", "failed_jobs"):
+        assert ids(endpoint, listing) == []
+        assert endpoint(listing).request("GET", f"/{listing}?limit=5").json() == []
+
+
+def test_a_whole_list_is_read_in_pieces_and_has_every_job_once(endpoint: Start, store: Redis) -> None:
+    submitted = submit(endpoint, 1000) + submit(endpoint, 501)
+    assert ids(endpoint, "incomplete_jobs") == submitted
+
+
+def test_pages_follow_their_links(endpoint: Start, store: Redis) -> None:
+    submitted = submit(endpoint, 25)
+    path, seen, pages = "/incomplete_jobs?limit=10", [], 0
+    while path:
+        answer = endpoint("incomplete_jobs").request("GET", path)
+        seen += [job["id"] for job in answer.json()]
+        pages += 1
+        link = re.fullmatch(r'<(\S+)>; rel="next"', answer.headers.get("Link", ""))
+        path = link and link[1]
+    assert (seen, pages) == (submitted, 3)
+
+
+def test_a_page_that_is_exactly_full_is_the_last(endpoint: Start, store: Redis) -> None:
+    submit(endpoint, 10)
+    answer = endpoint("incomplete_jobs").request("GET", "/incomplete_jobs?limit=10")
+    assert len(answer.json()) == 10
+    assert "Link" not in answer.headers
+
+
+def test_a_page_begins_after_its_cursor_though_jobs_came_and_went(endpoint: Start, store: Redis) -> None:
+    submitted = submit(endpoint, 6)
+    link = endpoint("incomplete_jobs").request("GET", "/incomplete_jobs?limit=2").headers["Link"]
+    endpoint("worker").deliver(submitted[0])
+    endpoint("worker").deliver(submitted[3])
+    later = submit(endpoint, 1)
+    following = endpoint("incomplete_jobs").request("GET", link.split(">")[0][1:]).json()
+    done = {job["id"] for job in endpoint("completed_jobs").request("GET").json()}
+    assert submitted[3] in done
+    assert [job["id"] for job in following] == [i for i in submitted[2:] + later if i not in done][:2]
+
+
+def test_a_record_in_a_list_is_the_record_of_its_status(endpoint: Start, store: Redis) -> None:
+    submit(endpoint, 1)
+    (listed,) = endpoint("incomplete_jobs").request("GET").json()
+    assert endpoint("jobs_status").request("GET", f"/job_status?job_id={listed['id']}").json() == listed
+
+
+def test_head_answers_without_a_body(endpoint: Start, store: Redis) -> None:
+    answer = endpoint("completed_jobs").request("HEAD", "/completed_jobs")
+    assert (answer.status, answer.data) == (200, b"")

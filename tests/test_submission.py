@@ -1,0 +1,210 @@
+"""Submitting jobs: what POST /jobs answers, saves and announces."""
+
+import json
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import Redis, Start, eventually
+
+JOB = '{"start": "1", "end": "2"}'
+
+
+class TestOneJob:
+    def test_the_answer_is_the_job_and_where_to_ask_for_it(self, endpoint: Start, store: Redis) -> None:
+        answer = endpoint("jobs").request("POST", "/jobs", body=JOB)
+        job = answer.json()
+        assert answer.status == 202
+        assert uuid.UUID(job["id"]).version == 4
+        assert job == {"id": job["id"], "start": "1", "end": "2", "status": "submitted"}
+        assert answer.headers["Location"] == f"/jobs_status?job_id={job['id']}"
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["Content-Type"] == "application/json"
+
+    def test_the_record_in_redis_is_what_people_read(self, endpoint: Start, store: Redis) -> None:
+        job_id = endpoint("jobs").request("POST", "/jobs", body=JOB).json()["id"]
+        record = store.record(job_id)
+        submitted_at = float(record.pop("submitted-at"))
+        assert record == {"id": job_id, "status": "submitted", "start": "1", "end": "2"}
+        assert abs(submitted_at - time.time()) < 60
+
+    @pytest.mark.parametrize("path", ["/jobs", "/", "/jobs/"])
+    @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "application/json"])
+    def test_the_path_and_the_content_type_do_not_matter(
+        self, endpoint: Start, store: Redis, path: str, content_type: str
+    ) -> None:
+        answer = endpoint("jobs").request("POST", path, body=JOB, headers={"Content-Type": content_type})
+        assert answer.status == 202
+
+    @pytest.mark.parametrize(
+        "value",
+        ['"1"', "1", "-1.50", "1e400", "123456789012345678901234567890", '""', '"a/b\\\\/"', '"<b>\\u0000\\n\\"é漢😀"'],
+    )
+    def test_start_and_end_come_back_as_they_were_given(self, endpoint: Start, store: Redis, value: str) -> None:
+        posted = endpoint("jobs").request("POST", "/jobs", body=f'{{"start": {value}, "end": {value}}}')
+        job_id = posted.json()["id"]
+        for text in (
+            posted.data,
+            endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").data,
+            endpoint("incomplete_jobs").request("GET", "/incomplete_jobs?limit=1").data.strip()[1:-1],
+            endpoint("incomplete_jobs").request("GET", "/incomplete_jobs").data.strip()[1:-1],
+        ):
+            given, back = (
+                json.loads(value, parse_float=str, parse_int=str),
+                json.loads(text, parse_float=str, parse_int=str),
+            )
+            assert (back["start"], back["end"]) == (given, given)
+            assert (b'"start":"' in text) == value.startswith('"')
+
+
+class TestBatch:
+    def test_the_answer_is_an_array_in_order(self, endpoint: Start, store: Redis) -> None:
+        batch = [{"start": i, "end": str(i)} for i in range(1000)]
+        answer = endpoint("jobs").request("POST", "/jobs", body=json.dumps(batch))
+        assert answer.status == 202
+        assert [(job["start"], job["end"]) for job in answer.json()] == [(i, str(i)) for i in range(1000)]
+        listed = endpoint("incomplete_jobs").request("GET", "/incomplete_jobs").json()
+        assert [job["id"] for job in listed] == [job["id"] for job in answer.json()]
+
+    def test_a_batch_of_one_is_an_array_still(self, endpoint: Start, store: Redis) -> None:
+        assert len(endpoint("jobs").request("POST", "/jobs", body=f"[{JOB}]").json()) == 1
+
+
+class TestIdempotencyKey:
+    def post(self, endpoint: Start, body: str, key: str) -> tuple[int, object, str | None]:
+        answer = endpoint("jobs").request("POST", "/jobs", body=body, headers={"Idempotency-Key": key})
+        return answer.status, answer.json(), answer.headers.get("Idempotency-Replayed")
+
+    @pytest.mark.parametrize("body", [JOB, f"[{JOB}, {JOB}]"])
+    def test_the_same_key_and_body_give_the_same_jobs(self, endpoint: Start, store: Redis, body: str) -> None:
+        first = self.post(endpoint, body, "k1")
+        assert first[::2] == (202, None)
+        assert self.post(endpoint, body, "k1") == (202, first[1], "true")
+        assert self.post(endpoint, body, "k2")[1] != first[1]
+
+    def test_the_same_key_with_another_body_is_refused(self, endpoint: Start, store: Redis) -> None:
+        self.post(endpoint, JOB, "k1")
+        for other in ('{"start": 1, "end": "2"}', '{"start": "1", "end": "3"}', f"[{JOB}, {JOB}]"):
+            assert self.post(endpoint, other, "k1")[0] == 422
+        assert store.client.zcard("jobs.submitted") == 1
+
+    def test_a_key_is_kept_for_a_day_and_never_as_it_is(self, endpoint: Start, store: Redis) -> None:
+        self.post(endpoint, JOB, "my key")
+        (kept,) = store.client.keys("idempotency.*")
+        assert "my key" not in kept
+        assert 86_300 < store.client.ttl(kept) <= 86_400
+
+    def test_many_at_once_make_one_job(self, endpoint: Start, store: Redis) -> None:
+        endpoint("jobs")
+        for round_ in range(20):
+            barrier = threading.Barrier(8)
+
+            def post(key: str, barrier: threading.Barrier = barrier) -> object:
+                barrier.wait()
+                return self.post(endpoint, JOB, key)[1]
+
+            with ThreadPoolExecutor(8) as threads:
+                answers = list(threads.map(post, [f"round {round_}"] * 8))
+            assert len({job["id"] for job in answers}) == 1
+
+    def test_a_key_may_not_be_endless(self, endpoint: Start, store: Redis) -> None:
+        assert self.post(endpoint, JOB, "k" * 256)[0] == 400
+
+
+def test_over_max_queued_jobs_a_submission_is_refused_before_anything_is_written(start: Start, store: Redis) -> None:
+    jobs = start("jobs", MAX_QUEUED_JOBS="3").ready()
+    assert jobs.request("POST", "/jobs", body=f"[{JOB}, {JOB}]").status == 202
+    before = store.client.dbsize()
+    refused = jobs.request("POST", "/jobs", body=f"[{JOB}, {JOB}]", headers={"Idempotency-Key": "k"})
+    assert refused.status == 429
+    assert int(refused.headers["Retry-After"]) > 0
+    assert store.client.dbsize() == before
+    assert jobs.request("POST", "/jobs", body=JOB).status == 202
+
+
+class Broker:
+    """An HTTP server that keeps what it is sent, and takes its time."""
+
+    def __init__(self, answers_after_s: float = 0) -> None:
+        self.events: list[tuple[dict[str, str], dict[str, str]]] = []
+        broker = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                broker.events.append(({k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
+                time.sleep(answers_after_s)
+                self.send_response(202)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/default/default"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    broker = Broker()
+    yield broker
+    broker.server.shutdown()
+    broker.server.server_close()
+
+
+class TestEvents:
+    def test_a_submission_is_announced_as_a_cloudevent_in_binary_mode(self, start: Start, broker: Broker) -> None:
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        job = jobs.request("POST", "/jobs", body=JOB).json()
+        eventually(lambda: broker.events)
+        ((headers, data),) = broker.events
+        assert {name: headers[name] for name in headers if name.startswith("ce-") and name != "ce-time"} == {
+            "ce-specversion": "1.0",
+            "ce-type": "dev.knative-jobs.job.submitted",
+            "ce-source": "/jobs",
+            "ce-subject": job["id"],
+            "ce-id": f"{job['id']}.1",
+        }
+        assert headers["content-type"] == "application/json"
+        assert data == job
+
+    def test_each_job_of_a_small_batch_is_announced(self, start: Start, broker: Broker) -> None:
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        batch = jobs.request("POST", "/jobs", body=f"[{JOB}, {JOB}, {JOB}]").json()
+        eventually(lambda: len(broker.events) == 3)
+        assert {headers["ce-subject"] for headers, _ in broker.events} == {job["id"] for job in batch}
+
+    def test_a_long_queue_needs_no_further_event(self, start: Start, broker: Broker) -> None:
+        """The workers that come for the first jobs go on until nothing is due."""
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        jobs.request("POST", "/jobs", body=f"[{','.join([JOB] * 100)}]")
+        eventually(lambda: len(broker.events) == 32)
+        jobs.request("POST", "/jobs", body=JOB)
+        time.sleep(0.3)
+        assert len(broker.events) == 32
+
+    def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(self, start: Start) -> None:
+        slow = Broker(answers_after_s=30)
+        silent = socket.create_server(("127.0.0.1", 0))  # takes the connection and says nothing
+        sinks = (slow.url, f"http://127.0.0.1:{silent.getsockname()[1]}/", "http://127.0.0.1:9/")
+        for sink in sinks:
+            jobs = start("jobs", K_SINK=sink).ready()
+            for _ in range(40):
+                assert jobs.request("POST", "/jobs", body=JOB, timeout=2).status == 202
+        slow.server.server_close()
+        silent.close()
+
+    def test_the_sweeper_announces_again_what_nobody_claimed(self, start: Start, broker: Broker) -> None:
+        job = start("jobs", K_SINK="http://127.0.0.1:9/").ready().request("POST", "/jobs", body=JOB).json()
+        sweeper = start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0").ready()
+        eventually(lambda: sweeper.request("POST").status == 204 and broker.events)
+        headers, data = broker.events[0]
+        assert (headers["ce-subject"], headers["ce-id"]) == (job["id"], f"{job['id']}.1")
+        assert data["id"] == job["id"]
