@@ -129,6 +129,12 @@ class Function:
 Start = Callable[..., Function]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gateway", help="address of the gateway of a cluster that runs this, for tests/e2e")
+    parser.addoption("--domain", help="domain of its Services, as in knative-jobs.127.0.0.1.sslip.io")
+    parser.addoption("--namespace", default="knative-jobs", help="namespace that kubectl finds them in")
+
+
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     server = Redis(tmp_path_factory.mktemp("redis"))

@@ -154,6 +154,13 @@ class Life(RuleBasedStateMachine):
             assert first == "complete"
         assert store.finish(held, "complete", "1", 0) == first
 
+    @rule(target=claims, held=claims)
+    def hang(self, held: Claim) -> Any:
+        """The worker is not heard of for its lease, another claims the job; the claim of the first stays in use."""
+        self.tick(LEASE + 1)
+        self.reclaim()
+        return self.claim(held.id, "B")
+
     @rule(job_id=ids)
     def cancel(self, job_id: str) -> None:
         job = self.jobs.get(job_id)

@@ -14,6 +14,8 @@ from knative_jobs import errors
 
 MAX_BODY_BYTES = 1024 * 1024
 RETRY_AFTER_SECONDS = "1"
+HEALTH = ("/health/readiness", "/health/liveness")
+"""Answered by every function once it is loaded; the paths are those of Knative's `func`."""
 
 _STATUS_OF = {
     errors.InvalidError: HTTPStatus.BAD_REQUEST,
@@ -48,6 +50,8 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 if len(request.get_data()) > MAX_BODY_BYTES:  # kept, for the handler and for functions-framework
                     raise RequestEntityTooLarge
                 if request.path not in paths and request.path.rstrip("/") not in paths:
+                    if request.path in HEALTH:
+                        return Response()
                     return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
                 if request.method not in methods:
                     detail = f"{request.method} is not possible here; use {method}."

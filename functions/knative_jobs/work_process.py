@@ -103,7 +103,7 @@ def main() -> None:
 
 def _die_with_worker() -> NoReturn:
     """Wait for the end of standard input, which the worker holds open, and end this whole process group."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
     raise AssertionError
 

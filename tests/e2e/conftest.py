@@ -1,0 +1,109 @@
+"""The API as a black box: on one machine, or on any cluster whose gateway is given.
+
+./scripts/test tests/e2e
+./scripts/test tests/e2e -m '' --gateway http://localhost:8080 --domain default.127.0.0.1.sslip.io
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import urllib3
+
+from tests.conftest import ROOT, eventually, free_port, http
+
+
+@dataclass
+class Api:
+    """Where the routes are: all under one address, or each on its Service's host."""
+
+    address: str
+    domain: str | None = None
+
+    def request(self, method: str, route: str, **given: Any) -> urllib3.BaseHTTPResponse:
+        headers = given.pop("headers", {})
+        if self.domain:
+            name = route.split("?")[0].lstrip("/")
+            service = {"job_status": "jobs_status"}.get(name, name).replace("_", "-")
+            headers = {"Host": f"{service}.{self.domain}", **headers}
+        return http.request(method, self.address + route, headers=headers, **given)
+
+    def submit(self, start: object = "1", end: object = "2") -> dict[str, Any]:
+        answer = self.request("POST", "/jobs", body=json.dumps({"start": start, "end": end}))
+        assert answer.status == 202, answer.data
+        return dict(answer.json())
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        answer = self.request("GET", f"/jobs_status?job_id={job_id}")
+        assert answer.status == 200, answer.data
+        return dict(answer.json())
+
+    def ids(self, listing: str) -> list[str]:
+        return [job["id"] for job in self.request("GET", f"/{listing}").json()]
+
+    def wait_for(self, job_id: str, status: str, within_s: float = 60) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            job = self.status(job_id)
+            return job if job["status"] == status else None
+
+        found = eventually(reached, within_s)
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture(scope="session")
+def on_cluster(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--gateway"))
+
+
+@pytest.fixture(scope="session")
+def api(request: pytest.FixtureRequest, on_cluster: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The API: that of the given cluster, else one started on this machine."""
+    if on_cluster:
+        domain = request.config.getoption("--domain")
+        assert domain, "--gateway needs --domain, as in default.127.0.0.1.sslip.io"
+        yield Api(request.config.getoption("--gateway").rstrip("/"), domain)
+        return
+    with one_machine(str(tmp_path_factory.mktemp("data"))) as local:
+        yield Api(local.address)
+
+
+class one_machine:  # noqa: N801 - read as `with one_machine(...)`
+    """`./scripts/local` on free ports, on a data folder that may be there already."""
+
+    def __init__(self, data: str, *arguments: str, **settings: str) -> None:
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.data = data
+        self.arguments = arguments
+        self.settings = settings
+        self.output = ""
+
+    def __enter__(self) -> "one_machine":
+        self.log = open(f"{self.data}.log", "w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "local", "--data", self.data, *self.arguments],
+            cwd=ROOT,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": str(ROOT), **self.settings},
+        )
+        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.printed()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(30)
+        self.log.close()
+
+    def printed(self) -> str:
+        with open(self.log.name) as log:
+            return log.read()

@@ -1,0 +1,113 @@
+"""The contract: what anybody sees who has curl, wherever the functions run."""
+
+import json
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.conftest import Api
+
+
+def test_a_job_goes_from_submitted_over_in_progress_to_complete(api: Api) -> None:
+    job = api.submit("1", "2")
+    assert job == {"id": job["id"], "start": "1", "end": "2", "status": "submitted"}
+    running = api.wait_for(job["id"], "in progress")
+    assert job["id"] in api.ids("inprogress_jobs") or api.status(job["id"])["status"] == "complete"
+    done = api.wait_for(job["id"], "complete")
+    assert {name: done[name] for name in ("id", "start", "end", "attempt")} == {
+        "id": job["id"],
+        "start": "1",
+        "end": "2",
+        "attempt": 1,
+    }
+    assert done["worker-ip"] == running["worker-ip"]
+    assert done["submitted-at"] <= done["started-at"] <= done["finished-at"]
+
+
+def test_the_users_own_session(api: Api) -> None:
+    """Five jobs, their status, and the three lists at each moment."""
+    ids = [api.submit(str(i), str(i + 1))["id"] for i in range(5)]
+    assert set(ids) <= set(api.ids("incomplete_jobs")) | set(api.ids("completed_jobs"))
+    assert all(api.request("GET", f"/job_status?job_id={i}").json()["id"] == i for i in ids)
+    for job_id in ids:
+        api.wait_for(job_id, "complete")
+    completed = api.ids("completed_jobs")
+    assert [i for i in completed if i in ids] == ids, "oldest first"
+    assert not set(ids) & set(api.ids("incomplete_jobs"))
+    assert not set(ids) & set(api.ids("inprogress_jobs"))
+
+
+def test_ten_jobs_are_split_over_two_workers(api: Api) -> None:
+    with ThreadPoolExecutor() as threads:
+        ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(10))]
+    split = Counter(api.wait_for(job_id, "complete", within_s=120)["worker-ip"] for job_id in ids)
+    assert len(split) >= 2, split
+    assert sum(split.values()) == 10
+
+
+def test_curl_without_a_content_type_works(api: Api) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2.50}', headers=headers)
+    assert answer.status == 202
+    assert b'"end":2.50' in answer.data
+    assert answer.headers["Location"] == f"/jobs_status?job_id={answer.json()['id']}"
+
+
+def test_a_batch_is_answered_in_order(api: Api) -> None:
+    batch = [{"start": i, "end": i} for i in range(3)]
+    jobs = api.request("POST", "/jobs", body=json.dumps(batch)).json()
+    assert [job["start"] for job in jobs] == [0, 1, 2]
+    for job in jobs:
+        api.wait_for(job["id"], "complete")
+
+
+def test_an_idempotency_key_makes_one_job_of_two_requests(api: Api) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    first, second = (api.request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers=headers) for _ in range(2))
+    assert first.json() == second.json()
+    assert second.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_cancelled_job_can_be_tried_again(api: Api) -> None:
+    with ThreadPoolExecutor() as threads:
+        ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(20))]
+    last = ids[-1]
+    assert api.request("POST", f"/cancel_job?job_id={last}").status in (200, 202)
+    assert api.wait_for(last, "cancelled")["status"] == "cancelled"
+    assert api.request("POST", f"/retry_job?job_id={last}").status == 202
+    api.wait_for(last, "complete", within_s=120)
+    assert api.request("POST", f"/retry_job?job_id={last}").status == 409
+
+
+def test_pages_are_linked(api: Api) -> None:
+    for job in [api.submit() for _ in range(3)]:
+        api.wait_for(job["id"], "complete")
+    answer = api.request("GET", "/completed_jobs?limit=2")
+    assert len(answer.json()) == 2
+    link = answer.headers["Link"]
+    assert link.endswith('; rel="next"')
+    following = api.request("GET", link[1 : link.index(">")]).json()
+    assert following[0]["submitted-at"] > answer.json()[1]["submitted-at"]
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "body", "status"),
+    [
+        ("POST", "/jobs", b"not json", 400),
+        ("POST", "/jobs", b'{"start": "1"}', 400),
+        ("POST", "/jobs", b"x" * (1024 * 1024 + 1), 413),
+        ("GET", "/jobs", None, 405),
+        ("GET", "/jobs_status", None, 400),
+        ("GET", "/jobs_status?job_id=7", None, 400),
+        ("GET", f"/jobs_status?job_id={uuid.uuid4()}", None, 404),
+        ("POST", f"/cancel_job?job_id={uuid.uuid4()}", None, 404),
+        ("DELETE", "/completed_jobs", None, 405),
+    ],
+)
+def test_bad_input_gets_a_problem_document(api: Api, method: str, route: str, body: bytes | None, status: int) -> None:
+    answer = api.request(method, route, body=body)
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["detail"]

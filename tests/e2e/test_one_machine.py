@@ -1,0 +1,151 @@
+"""What `./scripts/local` promises beyond the contract: it is the whole of it on one machine, and it can be killed."""
+
+import os
+import re
+import signal
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.conftest import eventually, http
+from tests.e2e.conftest import Api, one_machine
+
+SAMPLE_WORK = str(Path(__file__).parent.parent)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return str(tmp_path / "data")
+
+
+def descendants(pid: int) -> set[int]:
+    table = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).split()
+    parents = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
+    found, grown = set(), {pid}
+    while grown:
+        found |= grown
+        grown = {child for child, parent in parents.items() if parent in found} - found
+    return found - {pid}
+
+
+def commands(pids: set[int]) -> dict[int, str]:
+    return {
+        pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        for pid in pids
+        if Path(f"/proc/{pid}").exists()
+    }
+
+
+def test_it_says_how_to_use_it_and_where_redis_is(data: str) -> None:
+    with one_machine(data, JOB_SECONDS="0.2") as local:
+        printed = local.printed()
+        assert f"localhost:{local.port}/jobs" in printed
+        port = re.search(r"redis-cli -p (\d+) hgetall", printed)
+        api = Api(local.address)
+        job_id = api.submit("a", "b")["id"]
+        done = api.wait_for(job_id, "complete")
+        assert port
+        record = redis.Redis(port=int(port[1]), decode_responses=True).hgetall(f"job.{job_id}")
+        assert {name: record[name] for name in ("id", "start", "end", "status", "worker-ip")} == {
+            name: done[name] for name in ("id", "start", "end", "status", "worker-ip")
+        }
+
+
+def test_an_unknown_path_lists_the_routes(data: str) -> None:
+    with one_machine(data) as local:
+        answer = http.request("GET", f"{local.address}/nothing")
+        assert answer.status == 404
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        for route in ("/jobs", "/jobs_status", "/completed_jobs", "/incomplete_jobs", "/inprogress_jobs"):
+            assert route in answer.json()["detail"]
+        for hidden in ("worker", "sweeper", "dead_letter"):
+            assert http.request("POST", f"{local.address}/{hidden}").status == 404
+
+
+def test_workers_come_for_work_up_to_the_maximum(data: str) -> None:
+    with one_machine(data, "--max-workers", "3", JOB_SECONDS="0.5") as local:
+        api = Api(local.address)
+        assert not [c for c in commands(descendants(local.process.pid)).values() if "work_process" in c], (
+            "none when idle"
+        )
+        with ThreadPoolExecutor() as threads:
+            ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(12))]
+        split = Counter(api.wait_for(job_id, "complete")["worker-ip"] for job_id in ids)
+        assert set(split) == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+
+
+def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> None:
+    effects = tmp_path / "effects"
+    work = {
+        "JOB_WORK": "sample_work:work",
+        "EFFECTS": str(effects),
+        "PYTHONPATH": SAMPLE_WORK,
+        "JOB_LEASE_SECONDS": "2",
+    }
+    with one_machine(data, **work) as local:
+        api = Api(local.address)
+        job_id = api.submit("sleep 3")["id"]
+        api.wait_for(job_id, "in progress")
+        eventually(effects.exists)
+        workers = {
+            p: c for p, c in commands(descendants(local.process.pid)).items() if "granian" in c and "worker" in _env(p)
+        }
+        assert workers
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        assert api.wait_for(job_id, "complete")["attempt"] == 2
+        assert Counter(effects.read_text().split()[::2]) == {job_id: 2}
+
+
+def _env(pid: int) -> str:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((entry.decode() for entry in environment if entry.startswith(b"FUNCTION_TARGET=")), "")
+
+
+def test_everything_killed_and_started_again_completes_all_that_was_acknowledged(data: str) -> None:
+    settings = {"JOB_SECONDS": "0.3", "JOB_LEASE_SECONDS": "2", "APPENDFSYNC": "always"}
+    with one_machine(data, **settings) as local:
+        api = Api(local.address)
+        ids = [api.submit(i, i)["id"] for i in range(20)]
+        eventually(lambda: api.ids("completed_jobs"))
+        for pid in {local.process.pid, *descendants(local.process.pid)}:
+            os.kill(pid, signal.SIGKILL)
+        local.process.wait()
+    with one_machine(data, **settings) as local:
+        api = Api(local.address)
+        assert all(api.wait_for(job_id, "complete")["status"] == "complete" for job_id in ids)
+        assert sorted(api.ids("completed_jobs")) == sorted(ids)
+
+
+def test_jobs_survive_a_broker_that_is_killed(data: str) -> None:
+    with one_machine(data, JOB_SECONDS="0.1") as local:
+        api = Api(local.address)
+        for pid, command in commands(descendants(local.process.pid)).items():
+            if "local.broker" in command:
+                os.kill(pid, signal.SIGKILL)
+        ids = [api.submit(i, i)["id"] for i in range(10)]
+        assert {api.wait_for(job_id, "complete", within_s=90)["status"] for job_id in ids} == {"complete"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_all_of_it_and_a_restart_has_lost_nothing(data: str, number: signal.Signals) -> None:
+    with one_machine(data, JOB_SECONDS="0.2", WORKER_GRACE_SECONDS="0.1") as local:
+        api = Api(local.address)
+        done, running = api.submit()["id"], ""
+        api.wait_for(done, "complete")
+        running = api.submit()["id"]
+        children = descendants(local.process.pid)
+        local.process.send_signal(number)
+        assert local.process.wait(30) == 0
+        eventually(lambda: not commands(children))
+    with one_machine(data, JOB_SECONDS="0.2") as local:
+        api = Api(local.address)
+        assert api.status(done)["status"] == "complete"
+        api.wait_for(running, "complete")

@@ -1,0 +1,134 @@
+"""Real parts of the platform for its tests: HTTP servers on loopback, and the supervisor as a process."""
+
+import asyncio
+import inspect
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from local import ROOT, activator, ports
+from tests.conftest import eventually, http
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+async def until(check: Callable[[], object], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def listening(handler: activator.Handler) -> AsyncIterator[str]:
+    """An HTTP server on a free port."""
+    runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    port = ports.free()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Sink:
+    """Takes events; answers what the test put into `answers`, then 204."""
+
+    answers: list[web.Response] = field(default_factory=list)
+    takes_s: dict[str, float] = field(default_factory=dict)
+    received: list[tuple[float, dict[str, str], bytes]] = field(default_factory=list)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.received.append((asyncio.get_running_loop().time(), headers, await request.read()))
+        await asyncio.sleep(self.takes_s.get(headers["ce-id"], 0))
+        return self.answers.pop(0) if self.answers else web.Response(status=204)
+
+    @property
+    def ids(self) -> list[str]:
+        return [headers["ce-id"] for _, headers, _ in self.received]
+
+    @property
+    def waits(self) -> list[float]:
+        times = [time for time, _, _ in self.received]
+        return [after - before for before, after in itertools.pairwise(times)]
+
+
+class Platform:
+    """`python -m local` as a process, with the processes that it has started."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder, self.settings = folder, settings
+        self.log = folder / "log"
+        self.log.touch()
+        self.port = ports.free()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        said = self.said().count("Ready on")
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "local", "--data", str(self.folder / "data")],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(self.port), **self.settings},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        eventually(lambda: self.said().count("Ready on") > said or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said()
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def children(self) -> dict[int, str]:
+        """The commands of the processes that the supervisor has started, by id."""
+        listing = subprocess.run(["ps", "-axwwo", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
+        rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
+        return {int(pid): command for pid, parent, command in rows if int(parent) == self.process.pid}
+
+    def child(self, part: str) -> int | None:
+        """The id of the process whose command has this part."""
+        return next((pid for pid, command in self.children().items() if part in command), None)
+
+    def get(self, path: str) -> Any:
+        return http.request("GET", self.url + path)
+
+    def submit(self) -> str:
+        answer = http.request("POST", self.url + "/jobs", body=b'{"start": "1", "end": "2"}')
+        assert answer.status == 202, answer.data
+        return str(answer.json()["id"])
+
+    def status(self, job_id: str) -> str:
+        return str(self.get(f"/jobs_status?job_id={job_id}").json()["status"])
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    platform = Platform(tmp_path, JOB_SECONDS="0")
+    platform.start()
+    yield platform
+    platform.stop()

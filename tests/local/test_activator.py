@@ -1,0 +1,140 @@
+"""Cluster-local functions: none runs without requests, as many as are needed do with them."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from local import ROOT, activator, autoscaler
+from local.autoscaler import Autoscaler
+from local.manifests import Service
+from local.processes import Processes
+from tests.local.conftest import listening, until
+
+FUNCTION = """
+import os, signal, time
+import functions_framework
+
+@functions_framework.http
+def echo(request):
+    time.sleep(float(request.args.get("seconds", 0)))
+    if "die" in request.args:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(10)
+    text = f"{os.environ['WORKER_IP']} {request.path} {request.get_data(as_text=True)}"
+    return text, {"x-kind": request.headers["x-kind"]}
+"""
+
+
+class Client:
+    def __init__(self, session: aiohttp.ClientSession, url: str, service: Autoscaler) -> None:
+        self.session, self.url, self.service = session, url, service
+
+    async def call(self, query: str = "", path: str = "echo") -> tuple[int, str]:
+        """The status, and the address of the instance that answered."""
+        async with self.session.post(f"{self.url}{path}?{query}", data="hello", headers={"x-kind": "a"}) as response:
+            return response.status, (await response.text()).split()[0]
+
+    @property
+    def running(self) -> int:
+        return len(self.service._lives)
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, code: str = FUNCTION, most: int = 2, idle_s: float = 30, concurrency: int = 1
+) -> AsyncIterator[Client]:
+    source = folder / "echo.py"
+    source.write_text(code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "functions")}
+    service = Service("echo", "echo", source, {}, public=False, concurrency=concurrency, timeout_s=30)
+    with (folder / "lock").open("w") as lock:
+        processes = Processes(lock)
+        scaler = Autoscaler(service, most, processes, env, grace_s=2, idle_s=idle_s)
+        async with activator.session() as session, listening(activator.forwarding({"echo": scaler}, session)) as url:
+            try:
+                yield Client(session, url, scaler)
+            finally:
+                await scaler.close()
+                await processes.close()
+
+
+async def test_the_first_request_starts_an_instance_and_the_last_is_followed_by_its_end(tmp_path: Path) -> None:
+    async with serving(tmp_path, idle_s=0.3) as client:
+        assert client.running == 0
+        assert await client.call() == (200, "127.0.0.1")
+        assert client.running == 1
+        await until(lambda: client.running == 0)
+        assert await client.call() == (200, "127.0.0.1")
+
+
+async def test_requests_at_once_are_spread_over_instances_up_to_the_most(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as client:
+        answers = await asyncio.gather(*(client.call("seconds=0.5") for _ in range(5)))
+        assert {status for status, _ in answers} == {200}
+        assert {address for _, address in answers} == {"127.0.0.1", "127.0.0.2"}
+        assert client.running == 2
+
+
+async def test_one_after_the_other_needs_one_instance(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        assert {await client.call() for _ in range(5)} == {(200, "127.0.0.1")}
+        assert client.running == 1
+
+
+async def test_an_instance_takes_as_many_requests_at_a_time_as_its_service_says(tmp_path: Path) -> None:
+    async with serving(tmp_path, concurrency=3) as client:
+        await client.call()
+        before = time.monotonic()
+        await asyncio.gather(*(client.call("seconds=0.5") for _ in range(3)))
+        assert time.monotonic() - before < 1
+        assert client.running == 1
+
+
+async def test_the_request_and_the_answer_pass_as_they_are(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        request = client.session.post(client.url + "echo/some/path?a=b", data="hello", headers={"x-kind": "b"})
+        async with request as response:
+            assert (await response.text()).split() == ["127.0.0.1", "/some/path", "hello"]
+            assert response.headers["x-kind"] == "b"
+
+
+async def test_an_instance_that_dies_fails_its_requests_and_is_replaced(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        await client.call()
+        await asyncio.sleep(1.1)
+        assert (await client.call("die=1"))[0] == 502
+        assert (await client.call())[0] == 200
+
+
+async def test_a_function_that_cannot_start_is_tried_at_longer_and_longer_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(tmp_path, code="raise SystemExit('no such work')") as client:
+        ends_at = time.monotonic() + 1.7
+        while time.monotonic() < ends_at:
+            assert (await client.call())[0] == 503
+            await asyncio.sleep(0.02)
+    said = capsys.readouterr().out
+    assert "no such work" in said
+    assert said.count("ended by itself") == 2
+
+
+async def test_a_full_house_refuses_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoscaler, "QUEUE_SECONDS", 0.3)
+    async with serving(tmp_path, most=1) as client:
+        await client.call()
+        answers = await asyncio.gather(client.call("seconds=1"), client.call())
+        assert sorted(status for status, _ in answers) == [200, 504]
+
+
+async def test_there_is_no_other_service(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        assert (await client.call(path="nobody"))[0] == 404

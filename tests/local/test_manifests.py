@@ -1,0 +1,95 @@
+"""What is read of the Services, Triggers and PingSources."""
+
+from pathlib import Path
+
+import pytest
+
+from local import FUNCTIONS, manifests
+from local.manifests import Delivery, ManifestError
+
+SERVICES = """
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: jobs-status}
+spec: {template: {spec: {containers: [{env: [
+  {name: LIMIT, value: "5"}, {name: PASSWORD, valueFrom: {secretKeyRef: {name: redis, key: password}}}]}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: redis}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: worker, labels: {networking.knative.dev/visibility: cluster-local}}
+spec: {template: {spec: {containerConcurrency: 3, timeoutSeconds: 60, containers: [{env: [
+  {name: FUNCTION_TARGET, value: run}, {name: FUNCTION_SOURCE, value: functions/runner.py}]}]}}}
+"""
+TRIGGER = """
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: worker}
+spec:
+  broker: default
+  filter: {attributes: {type: submitted}}
+  subscriber: {ref: {kind: Service, name: worker}}
+"""
+DELIVERY = """
+  delivery: {retry: 3, backoffPolicy: linear, backoffDelay: PT1.5S, deadLetterSink: {uri: "http://elsewhere/"}}
+"""
+BROKER = """
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: default}
+spec: {delivery: {retry: 1}}
+"""
+
+
+def test_services_are_found_in_every_folder_with_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "services.yaml").write_text(SERVICES)
+    status, worker = manifests.services(tmp_path)
+    assert (status.name, status.target, status.source) == ("jobs-status", "jobs_status", FUNCTIONS / "jobs_status.py")
+    assert (status.public, status.env) == (True, {"LIMIT": "5"})
+    assert (worker.target, worker.source, worker.public) == ("run", FUNCTIONS / "runner.py", False)
+    assert (worker.concurrency, worker.timeout_s) == (3, 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "delivery"),
+    [
+        (TRIGGER, Delivery(retry=10, backoff_policy="exponential", backoff_delay_s=0.2)),
+        (TRIGGER + "---" + BROKER, Delivery(retry=1)),
+        (TRIGGER + DELIVERY + "---" + BROKER, Delivery(3, "linear", 1.5, "http://elsewhere/")),
+    ],
+    ids=["default", "of the Broker", "of the Trigger"],
+)
+def test_a_trigger_says_what_goes_where_and_how(tmp_path: Path, text: str, delivery: Delivery) -> None:
+    (tmp_path / "trigger.yaml").write_text(text)
+    [trigger] = manifests.triggers(tmp_path, "http://activator")
+    assert (trigger.attributes, trigger.subscriber) == ({"type": "submitted"}, "http://activator/worker")
+    assert trigger.delivery == delivery
+
+
+def test_a_ping_source_says_what_is_sent_when(tmp_path: Path) -> None:
+    (tmp_path / "ping.yaml").write_text("""
+apiVersion: sources.knative.dev/v1
+kind: PingSource
+metadata: {name: sweep}
+spec: {schedule: "* * * * *", data: "{}", sink: {ref: {kind: Service, name: sweeper}}}
+""")
+    [ping] = manifests.ping_sources(tmp_path, "http://activator")
+    assert (ping.schedule, ping.data, ping.sink) == ("* * * * *", "{}", "http://activator/sweeper")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (TRIGGER.replace("filter:", "filters:"), "filters"),
+        (TRIGGER.replace("kind: Service", "kind: Channel"), "Channel"),
+        ("a: b: c", "not YAML"),
+    ],
+)
+def test_what_cannot_be_done_on_one_machine_is_refused(tmp_path: Path, wrong: str, said: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(wrong)
+    with pytest.raises(ManifestError, match=said):
+        manifests.triggers(tmp_path, "http://activator")

@@ -1,0 +1,122 @@
+"""The whole platform as one command: what it keeps up, what it survives, how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+import urllib3
+
+from local import ROOT
+from tests.conftest import eventually
+from tests.local.conftest import Platform
+
+PARTS = ("redis-server", "local.broker", "endpoints.py")
+
+
+def is_running(pid: int) -> bool:
+    listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(listing.stdout.strip()) and not listing.stdout.startswith("Z")
+
+
+def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: Platform) -> None:
+    job_id = platform.submit()
+    eventually(lambda: platform.status(job_id) == "complete")
+    said = platform.said()
+    assert f"curl -X POST localhost:{platform.port}/jobs" in said
+    redis_port = int(said.split("redis-cli -p ")[1].split()[0])
+    with redis.Redis(port=redis_port, decode_responses=True) as client:
+        record = client.hgetall(f"job.{job_id}")
+    assert (record["status"], record["worker-ip"]) == ("complete", "127.0.0.1")
+    assert f"worker | INFO job {job_id} attempt 1: complete" in said
+
+
+def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
+    for path in ("/", "/nobody", "/jobs/1"):
+        answer = platform.get(path)
+        assert answer.status == 404
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        problem = answer.json()
+        assert (problem["status"], problem["title"]) == (404, "Not Found")
+        for route in ("/jobs", "/jobs_status", "/job_status", "/completed_jobs"):
+            assert route in problem["detail"]
+    assert platform.get("/completed_jobs/").status == 200
+
+
+def test_what_dies_is_started_again_at_the_same_address(platform: Platform) -> None:
+    before = {part: platform.child(part) for part in PARTS}
+    for pid in before.values():
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: all(platform.child(part) not in (None, pid) for part, pid in before.items()))
+    eventually(lambda: "/jobs" in platform.said() and platform.said().count("is started again") == 3)
+
+    def accepted() -> str | None:
+        try:
+            return platform.submit()
+        except (AssertionError, urllib3.exceptions.HTTPError):
+            return None
+
+    job_id = eventually(accepted)
+    eventually(lambda: platform.status(str(job_id)) == "complete")
+
+
+def test_ctrl_c_ends_all_of_it_and_a_new_start_has_the_jobs(platform: Platform) -> None:
+    job_id = platform.submit()
+    eventually(lambda: platform.status(job_id) == "complete")
+    children = platform.children()
+    assert platform.stop() == 0
+    assert not [pid for pid in children if is_running(pid)]
+    assert "Traceback" not in platform.said()
+    platform.start()
+    assert platform.status(job_id) == "complete"
+
+
+def test_a_killed_supervisor_takes_all_with_it_and_the_next_starts_at_once(tmp_path: Path) -> None:
+    platform = Platform(tmp_path, JOB_SECONDS="60", WORKER_GRACE_SECONDS="0")
+    platform.start()
+    job_id = platform.submit()
+    eventually(lambda: platform.status(job_id) == "in progress")
+    children = platform.children()
+    platform.process.kill()
+    platform.process.wait()
+    platform.start()
+    assert not [pid for pid in children if is_running(pid)]
+    assert platform.status(job_id) == "in progress"
+    assert platform.stop() == 0
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    platform = Platform(tmp_path, JOB_WORK="nowhere:work")
+    platform.start()
+    job_id = platform.submit()
+    eventually(lambda: "nowhere" in platform.said() and "worker | an instance ended by itself" in platform.said())
+    assert platform.status(job_id) == "submitted"
+    assert platform.stop() == 0
+
+
+def test_the_users_work_is_found_in_the_folder_where_the_user_stands(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def work(job):\n    return job.start + job.end\n")
+    platform = Platform(tmp_path, JOB_WORK="mine:work")
+    platform.start()
+    job_id = platform.submit()
+    eventually(lambda: platform.status(job_id) == "complete")
+    assert platform.get(f"/jobs_status?job_id={job_id}").json()["result"] == "12"
+    assert platform.stop() == 0
+
+
+def test_a_taken_port_and_a_taken_folder_are_told(platform: Platform) -> None:
+    def start(port: int, data: Path) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(port)}
+        command = [sys.executable, "-P", "-m", "local", "--data", str(data)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    second = start(platform.port, platform.folder / "other")
+    assert second.returncode == 1
+    assert f"Port {platform.port} is taken" in second.stderr
+    assert f"PORT={platform.port + 1}" in second.stderr
+    third = start(platform.port + 1, platform.folder / "data")
+    assert third.returncode == 1
+    assert "--data" in third.stderr

@@ -1,0 +1,41 @@
+"""Each function starts alone, by the ordinary means of functions-framework and of the image."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Start
+
+FUNCTIONS = sorted(path.stem for path in (ROOT / "functions").glob("*.py"))
+FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
+
+
+def healthy(start: Start, target: str, **given: object) -> bool:
+    function = start(target, **given).ready()
+    answers = [function.request("GET", path) for path in ("/health/readiness", "/health/liveness")]
+    return [answer.status for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize("target", FUNCTIONS)
+class TestEachFunction:
+    def test_by_options(self, start: Start, target: str) -> None:
+        options = [FRAMEWORK, "--source", f"functions/{target}.py", "--target", target]
+        assert healthy(start, target, command=options, FUNCTION_SOURCE="", FUNCTION_TARGET="", PYTHONPATH="")
+
+    def test_by_environment(self, start: Start, target: str) -> None:
+        assert healthy(start, target, command=[FRAMEWORK], PYTHONPATH="")
+
+    def test_as_in_the_image(self, start: Start, target: str) -> None:
+        assert healthy(start, target)
+
+
+def test_a_job_is_done_by_the_functions_alone(start: Start) -> None:
+    """Without a broker: what a Trigger does, curl can do."""
+    jobs, worker = (
+        start(name, command=[FRAMEWORK], PYTHONPATH="", JOB_SECONDS="0.1").ready() for name in ("jobs", "worker")
+    )
+    job_id = jobs.request("POST", "/jobs", body=b'{"start": 1, "end": 2}').json()["id"]
+    assert worker.deliver(job_id) == 204
+    status = start("jobs_status", command=[FRAMEWORK], PYTHONPATH="").ready()
+    assert status.request("GET", f"/?job_id={job_id}").json()["status"] == "complete"
