@@ -279,11 +279,13 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     loaded: dict[str, Any] = {}
     monkeypatch.setattr(scripts, "settings", lambda: settings_)
     monkeypatch.setattr(scripts, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
-    scripts._client.cache_clear()
+    scripts._pool.cache_clear()
+    scripts._local.cache_clear()
     Life.redis = store
     yield
-    scripts._client().close()
-    scripts._client.cache_clear()
+    scripts._local().connection.disconnect()
+    scripts._pool.cache_clear()
+    scripts._local.cache_clear()
 
 
 def test_any_order_of_operations_keeps_the_promises(clock_that_jumps: None) -> None:

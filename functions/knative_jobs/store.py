@@ -7,13 +7,14 @@ All functions raise UnavailableError when Redis is away or takes no writes; an e
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
-from redis.backoff import ConstantBackoff, ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from knative_jobs.errors import UnavailableError
@@ -161,29 +162,58 @@ def _script(name: str) -> _Script:
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+class _Local(threading.local):
+    """Each thread has a connection of its own: a pool's book-keeping costs as much as a whole call without it."""
+
+    def __init__(self) -> None:
+        self.connection: Any = _pool().make_connection()
+
+
 @cache
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(
+def _pool() -> redis.ConnectionPool:
+    return redis.ConnectionPool.from_url(
         settings().redis_url,
         password=settings().redis_password or None,
         socket_connect_timeout=1,
         socket_timeout=1,
-        retry=Retry(ConstantBackoff(0.05), 1),
+        retry=Retry(NoBackoff(), 0),
         driver_info=None,  # saves two round trips on every new connection
     )
+
+
+@cache
+def _local() -> _Local:
+    return _Local()
 
 
 def _run(name: str, *args: Any) -> Any:
     script = _script(name)
     try:
         try:
-            return _client().evalsha(script.sha, 0, *args)
+            return _call("EVALSHA", script.sha, 0, *args)
         except redis.exceptions.NoScriptError:
-            _client().script_load(script.text)
-            return _client().evalsha(script.sha, 0, *args)
+            _call("SCRIPT LOAD", script.text)
+            return _call("EVALSHA", script.sha, 0, *args)
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
     except redis.exceptions.ResponseError as error:
         if isinstance(error, _REFUSES_WRITES) or str(error).startswith(("MISCONF", "NOREPLICAS")):
             raise UnavailableError("The store takes no writes now. Nothing was changed; try again later.") from error
+        raise
+
+
+def _call(*words: Any) -> Any:
+    connection = _local().connection
+    try:
+        return _send(connection, *words)
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        return _send(connection, *words)
+
+
+def _send(connection: Any, *words: Any) -> Any:
+    try:
+        connection.send_command(*words)
+        return connection.read_response()
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        connection.disconnect()
         raise
