@@ -99,9 +99,11 @@ def work_through(job_id: str) -> None:
     one is announced, so that they need not wait for the sweeper.
 
     Raises:
-        UnavailableError: Redis is away, and what was done could not be recorded.
+        UnavailableError: Redis is away, and what was done could not be recorded; or this worker is being stopped.
     """
     with _one_at_a_time:
+        if stopping.is_set():
+            raise UnavailableError("This worker is being stopped; another will do the job.")
         ends_at = time.monotonic() + settings().worker_drain_seconds
         busy = work_on(job_id)
         while busy and not stopping.is_set() and time.monotonic() < ends_at:

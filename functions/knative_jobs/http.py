@@ -14,6 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from knative_jobs import errors
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 RETRY_AFTER_SECONDS = "1"
 HEALTH = ("/health/readiness", "/health/liveness")
 """Answered by every function once it is loaded; the paths are those of Knative's `func`."""
@@ -65,6 +66,7 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 refusal = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
                 # As a stream, or functions-framework would read the body before it lets the answer go.
                 refusal.response = refusal.iter_encoded()
+                _discard(request)
                 return refusal
             except Exception:
                 _log.exception("%s %s failed", request.method, request.path)
@@ -99,6 +101,13 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
 def no_such_route(path: str, routes: Iterable[str]) -> Response:
     """Answer that there is nothing at `path`, and what there is."""
     return problem(HTTPStatus.NOT_FOUND, f"Nothing is at {path[:200]}. There is: {', '.join(routes)}.")
+
+
+def _discard(request: Request) -> None:
+    """Read what is left of a body, within reason: a proxy that is still sending takes an answer for a broken one."""
+    left = MAX_DISCARDED_BYTES
+    while left > 0 and (chunk := request.environ["wsgi.input"].read(65536)):
+        left -= len(chunk)
 
 
 class _Answer(Response):

@@ -4,9 +4,15 @@
 once, and the first request does not wait.
 """
 
-from functions_framework import create_app
+import signal
 
-from knative_jobs import logs
+# granian forks this process with a handler that tells the parent to stop: a SIGTERM that comes while the function is
+# being loaded would be lost.
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+from functions_framework import create_app  # noqa: E402
+
+from knative_jobs import logs  # noqa: E402
 
 logs.configure()
 app = create_app()  # type: ignore[no-untyped-call]

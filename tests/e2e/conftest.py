@@ -7,7 +7,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,14 +86,14 @@ class one_machine:  # noqa: N801 - read as `with one_machine(...)`
     def __enter__(self) -> "one_machine":
         self.log = open(f"{self.data}.log", "w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "local", "--data", self.data, *self.arguments],
+            [str(ROOT / "scripts" / "local"), "--data", self.data, *self.arguments],
             cwd=ROOT,
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,
-            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": str(ROOT), **self.settings},
+            env={**os.environ, "PORT": str(self.port), **self.settings},
         )
-        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None)
+        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None, within_s=100)
         assert self.process.poll() is None, self.printed()
         return self
 

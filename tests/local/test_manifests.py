@@ -57,8 +57,8 @@ def test_services_are_found_in_every_folder_with_what_they_say(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "delivery"),
     [
-        (TRIGGER, Delivery(retry=10, backoff_policy="exponential", backoff_delay_s=0.2)),
-        (TRIGGER + "---" + BROKER, Delivery(retry=1)),
+        (TRIGGER, Delivery(10, "exponential", 0.2)),
+        (TRIGGER + "---" + BROKER, Delivery(1, "exponential", 0.2)),
         (TRIGGER + DELIVERY + "---" + BROKER, Delivery(3, "linear", 1.5, "http://elsewhere/")),
     ],
     ids=["default", "of the Broker", "of the Trigger"],

@@ -1,0 +1,20 @@
+"""The platform on one machine: what Knative, Kubernetes and Redis are to the functions in a cluster.
+
+`python -m local` is one supervisor that starts, watches and stops:
+
+    redis        a redis-server                                             redis_server.py
+    endpoints    every public function, in one process, on one port         endpoints.py
+    broker       events in, to every Trigger that they match                broker.py, delivery.py
+    NAME         instances of the cluster-local functions, from 0 to N      activator.py, autoscaler.py, instance.py
+    reaper       ends all of these when the supervisor was killed           reaper.py
+
+Services, Triggers and PingSources are read from `knative/base`, so nothing is declared twice.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FUNCTIONS = ROOT / "functions"
+
+sys.path.append(str(FUNCTIONS))  # for the package that the functions share, knative_jobs

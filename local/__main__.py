@@ -1,0 +1,82 @@
+"""`python -m local`, see `--help`."""
+
+import argparse
+import asyncio
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from knative_jobs.settings import settings
+from local import ROOT, ports
+from local.daemon import StartError
+from local.supervisor import supervise
+
+GRACE_SECONDS = "5"
+"""The default of WORKER_GRACE_SECONDS on one machine: nobody likes to wait after Ctrl-C."""
+MAX_WORKERS = 100
+LOCK_SECONDS = 2
+"""How long to wait for what a killed supervisor left; the reaper takes less to end it."""
+
+
+def main() -> None:
+    """Run everything until Ctrl-C."""
+    options = _options()
+    port = _port()
+    os.environ["WORKER_GRACE_SECONDS"] = os.environ.get("WORKER_GRACE_SECONDS") or GRACE_SECONDS
+    settings()  # a value that no function could use stops the start here
+    lock = _lock(options.data)
+    if ports.taken(port):
+        sys.exit(
+            f"Port {port} is taken, or not for you to take (on macOS, AirPlay Receiver has 5000). "
+            f"Choose another: PORT={port + 1 if port < 65535 else 5001} ./scripts/local"
+        )
+    failed = ""
+    try:
+        asyncio.run(supervise(port, options.data, options.max_workers, lock))
+    except* StartError as group:
+        failed = "\n".join(map(str, group.exceptions))
+    sys.exit(failed or None)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("scripts/local", description="Run the job API on this machine, until Ctrl-C.")
+    add = parser.add_argument
+    workers = f"the most worker processes, 1 to {MAX_WORKERS} (default: 2)"
+    add("--max-workers", type=int, default=2, metavar="N", help=workers)
+    add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the folder of Redis (default: .data)")
+    parser.epilog = "PORT=5000 and every other setting come from the environment, as in JOB_SECONDS=3 scripts/local."
+    options = parser.parse_args()
+    if not 1 <= options.max_workers <= MAX_WORKERS:
+        parser.error(f"--max-workers must be from 1 to {MAX_WORKERS}")
+    options.data = options.data.resolve()
+    return options
+
+
+def _port() -> int:
+    text = os.environ.get("PORT") or "5000"
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        sys.exit(f"PORT={text!r} must be a number from 1 to 65535")
+    return int(text)
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Return the locked file that makes this process the only one that uses the data folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("w")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                sys.exit(f"{folder} is in use by another one; stop it, or choose another folder with --data")
+            time.sleep(0.05)
+        else:
+            return file
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What `knative/base` declares: Services, Triggers and PingSources.
+
+Only what matters on one machine is read; a field that a kustomize patch adds in a cluster may be missing.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import isodate
+import yaml
+
+from local import FUNCTIONS, ROOT
+
+BASE = ROOT / "knative" / "base"
+DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
+Manifest = dict[str, Any]
+
+
+class ManifestError(SystemExit):
+    """A manifest says something that cannot be done on one machine. As a SystemExit it ends the start."""
+
+
+class Service(NamedTuple):
+    """A function, as a Knative Service declares it."""
+
+    name: str
+    target: str
+    source: Path
+    env: dict[str, str]
+    public: bool
+    """False: cluster-local, so that only a Trigger or a PingSource calls it."""
+    concurrency: int
+    """How many requests one instance gets at a time."""
+    timeout_s: float
+    """How long one request may last, in seconds; 600 is the most that Knative allows."""
+
+
+class Delivery(NamedTuple):
+    """How hard the Broker tries, see https://knative.dev/docs/eventing/event-delivery/."""
+
+    retry: int
+    backoff_policy: str
+    backoff_delay_s: float
+    dead_letter_sink: str = ""
+
+
+class Trigger(NamedTuple):
+    """An event that has all of `attributes` goes to the address `subscriber`."""
+
+    name: str
+    attributes: dict[str, str]
+    subscriber: str
+    delivery: Delivery
+
+
+class PingSource(NamedTuple):
+    """An event with `data`, sent to the address `sink` whenever the cron `schedule` says."""
+
+    name: str
+    schedule: str
+    timezone: str
+    """Empty: UTC."""
+    content_type: str
+    data: str
+    sink: str
+
+
+def services(base: Path = BASE) -> list[Service]:
+    """Return every Knative Service below `base`."""
+    return [_service(m) for m in _manifests(base, "serving.knative.dev", "Service")]
+
+
+def triggers(base: Path, activator: str) -> list[Trigger]:
+    """Return every Trigger below `base`; `activator` is the address below which cluster-local Services are."""
+    brokers = {m["metadata"]["name"]: m.get("spec", {}) for m in _manifests(base, "eventing.knative.dev", "Broker")}
+    return [_trigger(m, activator, brokers) for m in _manifests(base, "eventing.knative.dev", "Trigger")]
+
+
+def ping_sources(base: Path, activator: str) -> list[PingSource]:
+    """Return every PingSource below `base`; `activator` is the address below which cluster-local Services are."""
+    return [_ping_source(m, activator) for m in _manifests(base, "sources.knative.dev", "PingSource")]
+
+
+def _manifests(base: Path, group: str, kind: str) -> Iterator[Manifest]:
+    for manifest in _documents(base):
+        if manifest.get("kind") == kind and manifest.get("apiVersion", "").startswith(group + "/"):
+            yield manifest
+
+
+@cache
+def _documents(base: Path) -> list[Manifest]:
+    found = []
+    for path in sorted(base.rglob("*.yaml")):
+        try:
+            found += [m for m in yaml.safe_load_all(path.read_text()) if isinstance(m, dict)]
+        except yaml.YAMLError as error:
+            raise ManifestError(f"{path} is not YAML: {error}") from error
+    return found
+
+
+def _service(manifest: Manifest) -> Service:
+    name = manifest["metadata"]["name"]
+    spec = manifest["spec"]["template"]["spec"]
+    env = {e["name"]: str(e["value"]) for e in spec["containers"][0].get("env", []) if "value" in e}
+    target = env.get("FUNCTION_TARGET", name.replace("-", "_"))
+    labels = manifest["metadata"].get("labels", {})
+    return Service(
+        name,
+        target,
+        ROOT / env.get("FUNCTION_SOURCE", FUNCTIONS / f"{target}.py"),
+        env,
+        public=labels.get("networking.knative.dev/visibility") != "cluster-local",
+        concurrency=spec.get("containerConcurrency") or (1 if name == "worker" else 10),
+        timeout_s=spec.get("timeoutSeconds", 600),
+    )
+
+
+def _trigger(manifest: Manifest, activator: str, brokers: dict[str, Manifest]) -> Trigger:
+    name, spec = manifest["metadata"]["name"], manifest["spec"]
+    if "filters" in spec:
+        raise ManifestError(f"Trigger {name} has spec.filters; on one machine only spec.filter.attributes is known")
+    broker = brokers.get(spec.get("broker", "default"), {})
+    given = DEFAULT_DELIVERY | (spec.get("delivery") or broker.get("delivery") or {})
+    delivery = Delivery(
+        given["retry"],
+        given["backoffPolicy"],
+        isodate.parse_duration(given["backoffDelay"]).total_seconds(),
+        _address(name, given.get("deadLetterSink", {}), activator),
+    )
+    attributes = spec.get("filter", {}).get("attributes", {})
+    return Trigger(name, attributes, _address(name, spec["subscriber"], activator), delivery)
+
+
+def _ping_source(manifest: Manifest, activator: str) -> PingSource:
+    name, spec = manifest["metadata"]["name"], manifest["spec"]
+    return PingSource(
+        name,
+        spec["schedule"],
+        spec.get("timezone", ""),
+        spec.get("contentType", "application/json"),
+        spec.get("data", ""),
+        _address(name, spec["sink"], activator),
+    )
+
+
+def _address(name: str, destination: Manifest, activator: str) -> str:
+    ref, uri = destination.get("ref"), destination.get("uri", "")
+    if not ref:
+        return str(uri)
+    if ref.get("kind") != "Service":
+        raise ManifestError(f"{name} sends to a {ref.get('kind')}; on one machine only a Service can be reached")
+    return f"{activator}/{ref['name']}{uri}"

@@ -1,0 +1,37 @@
+"""PingSources: events sent at the times of a cron schedule."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import aiohttp
+from cronsim import CronSim
+
+from local.log import say
+from local.manifests import PingSource
+
+
+async def send(source: PingSource, client: aiohttp.ClientSession) -> None:
+    """Send the source's event now, so that nothing waits which a crash left behind, and on its schedule, for ever."""
+    zone = ZoneInfo(source.timezone) if source.timezone else UTC
+    while True:
+        await _send_once(source, client)
+        now = datetime.now(zone)
+        await asyncio.sleep((next(CronSim(source.schedule, now)) - now).total_seconds())
+
+
+async def _send_once(source: PingSource, client: aiohttp.ClientSession) -> None:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-type": "dev.knative.sources.ping",
+        "ce-source": f"/apis/v1/namespaces/default/pingsources/{source.name}",
+        "ce-id": str(uuid.uuid4()),
+        "content-type": source.content_type,
+    }
+    try:
+        async with client.post(source.sink, data=source.data.encode(), headers=headers) as response:
+            if response.status >= 300:
+                say(source.name, f"answered {response.status} to its PingSource: {await response.text()}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        say(source.name, f"did not answer its PingSource: {error!r}")

@@ -1,0 +1,70 @@
+"""What kustomize makes of the base and of each overlay, as dicts."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NoReturn
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+Manifest = dict[str, Any]
+KNATIVE = ROOT / "knative"
+OVERLAYS = sorted(folder.name for folder in (KNATIVE / "overlays").iterdir())
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip a check that cannot be made here; in CI, where all is there, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what, allow_module_level=True)
+
+
+@cache
+def rendered(overlay: str) -> list[Manifest]:
+    folder = KNATIVE / "base" if overlay == "base" else KNATIVE / "overlays" / overlay
+    if not shutil.which("kubectl"):
+        lacking("not run: kubectl is missing")
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def of_kind(overlay: str, kind: str, group: str = "") -> list[Manifest]:
+    return [m for m in rendered(overlay) if m["kind"] == kind and m["apiVersion"].startswith(group)]
+
+
+def one(overlay: str, kind: str, name: str, group: str = "") -> Manifest:
+    [found] = [m for m in of_kind(overlay, kind, group) if m["metadata"]["name"] == name]
+    return found
+
+
+def functions(overlay: str) -> dict[str, Manifest]:
+    """The Knative Services, by name."""
+    return {m["metadata"]["name"]: m for m in of_kind(overlay, "Service", "serving.knative.dev")}
+
+
+def environment(manifest: Manifest) -> dict[str, str]:
+    """The environment that a Knative Service states for its container."""
+    [container] = manifest["spec"]["template"]["spec"]["containers"]
+    return {e["name"]: e["value"] for e in container["env"]}
+
+
+def settings(overlay: str) -> dict[str, str]:
+    """The data of the one ConfigMap that all functions read."""
+    [found] = [m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["name"].startswith("settings-")]
+    return dict(found["data"])
+
+
+def pods(overlay: str) -> Iterator[tuple[str, Manifest]]:
+    """Every pod template, with the name of what it belongs to."""
+    for manifest in rendered(overlay):
+        name = f"{manifest['kind']} {manifest['metadata']['name']}"
+        if manifest["kind"] == "JobSink":
+            yield name, manifest["spec"]["job"]["spec"]["template"]["spec"]
+        elif manifest["kind"] == "Deployment" or manifest["apiVersion"].startswith("serving.knative.dev"):
+            yield name, manifest["spec"]["template"]["spec"]

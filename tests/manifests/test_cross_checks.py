@@ -1,0 +1,205 @@
+"""What no schema sees: that the manifests fit each other, the code, and what Knative and Kubernetes do with them."""
+
+import ast
+from dataclasses import fields
+from urllib.parse import urlsplit
+
+import pytest
+
+from knative_jobs.settings import Settings
+from knative_jobs.settings import settings as read_settings
+from tests.conftest import ROOT, Start
+from tests.manifests.rendered import (
+    OVERLAYS,
+    Manifest,
+    environment,
+    functions,
+    of_kind,
+    one,
+    pods,
+    rendered,
+    settings,
+)
+
+ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+HANDLERS = {path.stem: path for path in (ROOT / "functions").glob("*.py")}
+CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter"}
+INGRESS_OF_CLASS = {
+    "": "broker-ingress.knative-eventing.svc.cluster.local",
+    "Kafka": "kafka-broker-ingress.knative-eventing.svc.cluster.local",
+}
+LONGEST_REQUEST_S = 600
+"""The most that Knative takes for timeoutSeconds, without a change of its own settings."""
+QUIET_S = 30
+"""How long Knative keeps a pod that it ends as it is, before the SIGTERM: requests may still be on their way."""
+QUEUE_PROXY_MCPU = 25
+"""What Knative's own container in every function's pod asks for."""
+
+
+def test_every_function_has_a_service_and_every_service_a_function() -> None:
+    by_target = {environment(m)["FUNCTION_TARGET"]: name for name, m in functions("base").items()}
+    assert by_target == {stem: stem.replace("_", "-") for stem in HANDLERS}
+
+
+@pytest.mark.parametrize("name", sorted(functions("base")))
+def test_function_target_is_a_function_in_function_source(name: str) -> None:
+    env = environment(functions("base")[name])
+    module = ast.parse((ROOT / env["FUNCTION_SOURCE"]).read_text())
+    assert env["FUNCTION_TARGET"] in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
+
+
+@ALL
+def test_what_events_bring_to_life_is_reached_from_the_cluster_alone(overlay: str) -> None:
+    label = "networking.knative.dev/visibility"
+    local = {n for n, m in functions(overlay).items() if m["metadata"]["labels"].get(label) == "cluster-local"}
+    assert local == CLUSTER_LOCAL & set(functions(overlay))
+
+
+@ALL
+def test_every_sink_is_there(overlay: str) -> None:
+    sinks = [m["spec"]["sink"]["ref"] for m in of_kind(overlay, "PingSource")]
+    for trigger in of_kind(overlay, "Trigger"):
+        assert one(overlay, "Broker", trigger["spec"]["broker"])
+        sinks += [trigger["spec"]["subscriber"]["ref"], trigger["spec"]["delivery"]["deadLetterSink"]["ref"]]
+    for ref in sinks:
+        assert one(overlay, ref["kind"], ref["name"], ref["apiVersion"])
+
+
+@ALL
+def test_k_sink_is_the_address_of_the_broker(overlay: str) -> None:
+    broker = one(overlay, "Broker", "default")
+    metadata = broker["metadata"]
+    ingress = INGRESS_OF_CLASS[metadata.get("annotations", {}).get("eventing.knative.dev/broker.class", "")]
+    assert settings(overlay)["K_SINK"] == f"http://{ingress}/{metadata['namespace']}/{metadata['name']}"
+
+
+@ALL
+def test_all_is_in_one_namespace(overlay: str) -> None:
+    [namespace] = of_kind(overlay, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    name = namespace["metadata"]["name"]
+    assert {m["metadata"].get("namespace", name) for m in rendered(overlay)} == {name}
+
+
+@ALL
+def test_the_manifests_set_what_the_code_reads(overlay: str) -> None:
+    read = {field.name.upper() for field in fields(Settings)}
+    found_by_the_worker_itself, set_by_knative = "WORKER_IP", "K_SERVICE"
+    assert {*settings(overlay), "REDIS_PASSWORD"} == read - {found_by_the_worker_itself, set_by_knative}
+
+
+@ALL
+def test_the_settings_are_values_that_the_code_takes(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings(overlay).items():
+        monkeypatch.setenv(name, value)
+    read_settings.__wrapped__()
+
+
+@ALL
+def test_every_pod_reads_the_settings_and_the_password(overlay: str) -> None:
+    [name] = [m["metadata"]["name"] for m in of_kind(overlay, "ConfigMap") if "K_SINK" in m["data"]]
+    for owner, pod in pods(overlay):
+        if owner != "Deployment redis":
+            sources = pod["containers"][0]["envFrom"]
+            assert sources == [{"configMapRef": {"name": name}}, {"secretRef": {"name": "redis"}}], owner
+
+
+@pytest.mark.parametrize("overlay", ["base", "production"])
+def test_no_password_is_written_down(overlay: str) -> None:
+    assert not of_kind(overlay, "Secret")
+
+
+@ALL
+def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
+    """See https://kubernetes.io/docs/concepts/security/pod-security-standards/; and a root that nothing can write."""
+    for owner, pod in pods(overlay):
+        [container] = pod["containers"]
+        context = pod.get("securityContext", {}) | container["securityContext"]
+        assert context["runAsNonRoot"] is True, owner
+        assert context["allowPrivilegeEscalation"] is False, owner
+        assert context["capabilities"] == {"drop": ["ALL"]}, owner
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
+        assert context["readOnlyRootFilesystem"] is True, owner
+        allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+        assert {kind for volume in pod["volumes"] for kind in volume} - {"name"} <= allowed, owner
+        assert pod["automountServiceAccountToken"] is False, owner
+
+
+@ALL
+def test_python_has_a_folder_for_temporary_files(overlay: str) -> None:
+    for owner, pod in pods(overlay):
+        if owner != "Deployment redis":
+            assert {"name": "tmp", "emptyDir": {}} in pod["volumes"], owner
+            assert {"name": "tmp", "mountPath": "/tmp"} in pod["containers"][0]["volumeMounts"], owner
+
+
+@ALL
+def test_images_are_pinned(overlay: str) -> None:
+    if overlay != "base":  # it leaves that to the overlays
+        for owner, pod in pods(overlay):
+            _, _, tag = pod["containers"][0]["image"].rpartition("/")[2].partition(":")
+            assert tag not in ("", "latest"), owner
+
+
+def test_production_names_its_image_by_digest() -> None:
+    assert all("@sha256:" in pod["containers"][0]["image"] for _, pod in pods("production"))
+
+
+def test_production_has_redis_elsewhere_and_over_tls() -> None:
+    assert urlsplit(settings("production")["REDIS_URL"]).scheme == "rediss"
+    assert "redis" not in [m["metadata"]["name"] for m in rendered("production")]
+
+
+@ALL
+def test_autoscaling_is_set_on_the_template(overlay: str) -> None:
+    for name, service in functions(overlay).items():
+        assert not any("autoscaling" in key for key in service["metadata"].get("annotations", {})), name
+        scale = service["spec"]["template"]["metadata"]["annotations"]
+        assert int(scale["autoscaling.knative.dev/max-scale"]) >= int(scale.get("autoscaling.knative.dev/min-scale", 0))
+
+
+@ALL
+def test_no_request_may_last_longer_than_knative_allows(overlay: str) -> None:
+    for name, service in functions(overlay).items():
+        assert service["spec"]["template"]["spec"]["timeoutSeconds"] <= LONGEST_REQUEST_S, name
+
+
+@pytest.mark.parametrize("overlay", [o for o in ["base", *OVERLAYS] if "worker" in functions(o)])
+def test_the_workers_request_outlasts_what_it_may_do(overlay: str) -> None:
+    spec = functions(overlay)["worker"]["spec"]["template"]["spec"]
+    of = {name: float(value) for name, value in settings(overlay).items() if name.endswith("_SECONDS")}
+    assert spec["containerConcurrency"] == 1
+    assert of["WORKER_DRAIN_SECONDS"] + of["JOB_TIMEOUT_SECONDS"] < spec["timeoutSeconds"]
+    assert spec["responseStartTimeoutSeconds"] == spec["timeoutSeconds"], "the answer comes at the end"
+    assert QUIET_S + of["WORKER_GRACE_SECONDS"] < spec["timeoutSeconds"], "its pod has as long to end"
+
+
+@ALL
+def test_a_sweep_fits_into_its_request(overlay: str) -> None:
+    spec = functions(overlay)["sweeper"]["spec"]["template"]["spec"]
+    assert float(settings(overlay)["SWEEP_SECONDS"]) < min(60, spec["timeoutSeconds"])
+
+
+def test_a_long_job_outlasts_any_request_and_ends_in_time() -> None:
+    sink = one("kind-long-jobs", "JobSink", "worker")
+    of = settings("kind-long-jobs")
+    assert float(of["JOB_TIMEOUT_SECONDS"]) > LONGEST_REQUEST_S
+    pod = sink["spec"]["job"]["spec"]["template"]["spec"]
+    assert float(of["WORKER_GRACE_SECONDS"]) < pod["terminationGracePeriodSeconds"]
+
+
+def test_all_of_it_fits_on_two_cpus_beside_knative() -> None:
+    """Kubernetes asks for 950m, Knative for 300m as scripts/kind installs it; at first each function has a pod."""
+    asked = sum(mcpu(pod) for _, pod in pods("kind")) + QUEUE_PROXY_MCPU * len(functions("kind"))
+    assert asked <= 2000 - 950 - 300
+
+
+@pytest.mark.parametrize("name", sorted(functions("base")))
+def test_the_readiness_probe_is_answered(name: str, endpoint: Start) -> None:
+    [container] = functions("base")[name]["spec"]["template"]["spec"]["containers"]
+    path = container["readinessProbe"]["httpGet"]["path"]
+    assert endpoint(container["env"][0]["value"]).request("GET", path).status == 200
+
+
+def mcpu(pod: Manifest) -> int:
+    return sum(int(c["resources"]["requests"]["cpu"].removesuffix("m")) for c in pod["containers"])
