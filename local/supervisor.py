@@ -58,16 +58,16 @@ async def _run(port: int, data: Path, max_workers: int, processes: Processes) ->
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         stack.push_async_callback(processes.close)
         client = await stack.enter_async_context(activator.session())
-        redis_port, broker_socket = ports.free(HOST, REDIS_PORT), socket.create_server((HOST, 0))
-        env = _environment(redis_port, broker_socket)
-        daemon = partial(Daemon, processes, env)
+        broker_socket = socket.create_server((HOST, 0))
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
-
-        say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-        redis_command = redis_server.command(redis_port, data, env)
-        redis = daemon("redis", redis_command, partial(redis_server.answers, redis_port))
-        stack.push_async_callback(redis.stop, MARGIN_SECONDS)
-        await redis.start()
+        with ports.reserved(HOST, REDIS_PORT) as redis_port:
+            env = _environment(redis_port, broker_socket)
+            daemon = partial(Daemon, processes, env)
+            say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
+            redis_command = redis_server.command(redis_port, data, env)
+            redis = daemon("redis", redis_command, partial(redis_server.answers, redis_port))
+            stack.push_async_callback(redis.stop, MARGIN_SECONDS)
+            await redis.start()
 
         services = {
             service.name: Autoscaler(service, max_workers if service.name == "worker" else 1, processes, env, grace_s)

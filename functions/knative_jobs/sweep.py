@@ -9,6 +9,7 @@ import logging
 import time
 
 from knative_jobs import events, store
+from knative_jobs.errors import UnavailableError
 from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
 
@@ -26,14 +27,23 @@ _log = logging.getLogger("knative_jobs.sweeper")
 def sweep() -> None:
     """Make one pass, and further ones for SWEEP_SECONDS while jobs wait or run.
 
-    So a failure is mended in seconds while there is work, and nothing is awake while there is none.
+    So a failure is mended in seconds while there is work, and nothing is awake while there is none. Redis itself may be
+    what fails: a pass that does not reach it is followed by another all the same.
 
     Raises:
-        UnavailableError: Redis is away.
+        UnavailableError: Redis was away to the end.
     """
     ends_at = time.monotonic() + settings().sweep_seconds
-    while sweep_once() and time.monotonic() < ends_at and not stopping.wait(PASS_SECONDS):
-        pass
+    open_jobs = 1
+    while open_jobs:
+        try:
+            open_jobs = sweep_once()
+        except UnavailableError as error:
+            if time.monotonic() >= ends_at:
+                raise
+            _log.warning("%s", error)
+        if time.monotonic() >= ends_at or stopping.wait(PASS_SECONDS):
+            return
 
 
 def sweep_once() -> int:

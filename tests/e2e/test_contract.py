@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.conftest import Api
 
+NO_JOB = "00000000-0000-4000-8000-000000000000"
+
 
 def test_a_job_goes_from_submitted_over_in_progress_to_complete(api: Api) -> None:
     job = api.submit("1", "2")
@@ -101,8 +103,8 @@ def test_pages_are_linked(api: Api) -> None:
         ("GET", "/jobs", None, 405),
         ("GET", "/jobs_status", None, 400),
         ("GET", "/jobs_status?job_id=7", None, 400),
-        ("GET", f"/jobs_status?job_id={uuid.uuid4()}", None, 404),
-        ("POST", f"/cancel_job?job_id={uuid.uuid4()}", None, 404),
+        ("GET", f"/jobs_status?job_id={NO_JOB}", None, 404),
+        ("POST", f"/cancel_job?job_id={NO_JOB}", None, 404),
         ("DELETE", "/completed_jobs", None, 405),
     ],
 )
