@@ -7,11 +7,15 @@ the work is in the job's record and no failure of the delivery: 5xx only says th
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import attempt, events, life, shutdown
-from knative_jobs.http import endpoint
+from knative_jobs import work_launcher
+
+work_launcher.start()  # first, for it takes as long as the imports that follow
+
+from knative_jobs import attempt, events, life, shutdown  # noqa: E402
+from knative_jobs.http import endpoint  # noqa: E402
 
 shutdown.watch()
-attempt.prepare()
+work_launcher.ready()
 
 
 @functions_framework.http

@@ -3,21 +3,17 @@
 import functools
 import json
 import logging
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs import store
+from knative_jobs import store, work_launcher
 from knative_jobs.errors import UnavailableError
-from knative_jobs.settings import InvalidSettingError, settings, work_environment
+from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
 from knative_jobs.sweep import announce_overdue
 
@@ -35,61 +31,6 @@ class _Outcome(NamedTuple):
     word: str
     payload: str = ""
     delay_s: float = 0
-
-
-class _WorkProcess:
-    """The running process that does the work."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "knative_jobs.work_process", str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # held open: its end tells the process that the worker is gone
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env=work_environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), PYTHONUNBUFFERED="1"),
-            )
-        self.connection: Connection[Any, Any] = Connection(ours.detach())
-        self.pid = os.getpid()
-
-    def wait_until_ready(self) -> None:
-        """Wait until the user's work is imported.
-
-        Raises:
-            InvalidSettingError: it cannot be.
-        """
-        try:
-            kind, why = self.connection.recv()
-        except (EOFError, OSError):
-            kind, why = "unusable", f"its process died: {self.end()}"
-        if kind != "ready":
-            raise InvalidSettingError(f"JOB_WORK={settings().job_work!r} cannot be used: {why}")
-
-    def end(self) -> str:
-        """End the process and all that it started. Return how it ended."""
-        try:
-            code = self._process.wait(0.1 if self._process.poll() is None else 0)
-        except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            code = self._process.wait()
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-_process: _WorkProcess | None = None
-
-
-def prepare() -> None:
-    """Start the process that will do the work.
-
-    Raises:
-        InvalidSettingError: the user's work cannot be imported.
-    """
-    global _process
-    _process = _WorkProcess()
-    _process.wait_until_ready()
 
 
 def work_through(job_id: str) -> None:
@@ -149,13 +90,11 @@ def worker_ip() -> str:
 
 def _run(held: store.Claim) -> _Outcome:
     """Have the work done; meanwhile renew the lease."""
-    if _process is None or _process.pid != os.getpid():  # a server that forks starts its own
-        prepare()
-    assert _process is not None  # noqa: S101
+    process = work_launcher.ready()
     try:
-        return _supervise(_process.connection, held)
+        return _supervise(process.connection, held)
     except (EOFError, OSError):
-        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {_discard_process()}")
+        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {work_launcher.discard()}")
 
 
 def _supervise(process: "Connection[Any, Any]", held: store.Claim) -> _Outcome:
@@ -184,22 +123,14 @@ def _supervise(process: "Connection[Any, Any]", held: store.Claim) -> _Outcome:
         if stopping.is_set():
             release_at = min(release_at, now + settings().worker_grace_seconds)
         if word == "lost":
-            _discard_process()
+            work_launcher.discard()
             return _Outcome("lost")
         if now >= ends_at:
-            _discard_process()
+            work_launcher.discard()
             return _went_wrong(held, "TimeoutError", f"not done within {settings().job_timeout_seconds:g} seconds")
         if now >= release_at:
-            _discard_process()
+            work_launcher.discard()
             return _Outcome("released")
-
-
-def _discard_process() -> str:
-    """End the process that does the work; the next attempt starts another. Return how it ended."""
-    global _process
-    assert _process is not None  # noqa: S101
-    ended, _process = _process.end(), None
-    return ended
 
 
 def _renew(held: store.Claim, progress: str = "", message: str = "") -> str:

@@ -4,6 +4,7 @@ A Broker may answer only after every subscriber has finished, so an event is emi
 answer says nothing about the job: what no event brought to a worker, the sweeper announces again.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -46,17 +47,16 @@ def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
     return attributes
 
 
-def emit_submitted(jobs: Iterable[tuple[str, int, str | bytes]], due: int = 0) -> None:
+def emit_submitted(jobs: Iterable[tuple[str, int, str | bytes]], queue: int = 0) -> None:
     """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
 
     Args:
         jobs: what to announce.
-        due: how many jobs are due, these among them; those beyond MAX_OPEN are not announced.
+        queue: how many jobs are due before these; what comes after the first MAX_OPEN of all is not announced.
     """
     if not settings().k_sink:
         return
-    jobs = list(jobs)
-    for job in jobs[: max(0, MAX_OPEN - (due - len(jobs)))]:
+    for job in itertools.islice(jobs, max(0, MAX_OPEN - queue)):
         if not _slots.acquire(blocking=False):
             return
         _threads().submit(_emit, *job)

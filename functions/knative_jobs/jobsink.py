@@ -7,7 +7,7 @@ https://knative.dev/docs/eventing/sinks/job-sink/
 import sys
 from pathlib import Path
 
-from knative_jobs import attempt, events, life, logs, shutdown
+from knative_jobs import attempt, events, life, logs, shutdown, work_launcher
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
 
@@ -19,7 +19,7 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
     event = events.read({"content-type": "application/cloudevents+json"}, path.read_bytes())
     if event["type"] == events.SUBMITTED:
-        attempt.prepare()
+        work_launcher.ready()
         attempt.work_on(life.parse_id(event.get("subject")))
 
 

@@ -77,7 +77,7 @@ def retry(job_id: str | None) -> bytes:
     if before not in ("failed", "cancelled"):
         raise ConflictError(f"The job is {before}; only one that is failed or cancelled can be tried again.")
     found = record(job_id)
-    events.emit_submitted([(parse_id(job_id), attempts + 1, found)], due)
+    events.emit_submitted([(parse_id(job_id), attempts + 1, found)], queue=due - 1)
     return found
 
 

@@ -75,7 +75,7 @@ def submit(jobs: list[NewJob], idempotency_key: str = "") -> Submitted:
         word, *rest = store.submit(fields)
     match word:
         case "submitted":
-            events.emit_submitted([(job.id, 1, job.json()) for job in jobs], due=int(rest[0]))
+            events.emit_submitted(((job.id, 1, job.json()) for job in jobs), queue=int(rest[0]) - len(jobs))
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)

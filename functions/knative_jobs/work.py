@@ -4,12 +4,11 @@ A work function takes a Job and returns any JSON value, which becomes the job's 
 job's `error`. It may be a coroutine function.
 """
 
-import asyncio
 import importlib
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most so often; calls in between cost next to nothing."""
@@ -86,10 +85,14 @@ def find(name: str, stand_in_seconds: float) -> Work:
     module, _, function = name.partition(":")
     if not (module and function):
         raise ImportError(f"JOB_WORK={name!r} is not of the form package.module:function")
-    found = getattr(importlib.import_module(module), function, None)
+    found: Any = getattr(importlib.import_module(module), function, None)
     if not callable(found):
         raise ImportError(f"there is no function {function!r} in {module}")
-    return (lambda job: asyncio.run(found(job))) if inspect.iscoroutinefunction(found) else found
+    if not inspect.iscoroutinefunction(found):
+        return cast(Work, found)
+    import asyncio  # here, for it takes longer to import than all the rest
+
+    return lambda job: asyncio.run(found(job))
 
 
 def _stand_in(job: Job, seconds: float) -> None:
