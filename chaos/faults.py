@@ -1,0 +1,193 @@
+"""The faults: a plan that a seed decides, and how each is done."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import psutil
+import redis
+import urllib3
+
+from chaos.clients import Book
+from chaos.proxy import Proxy
+from chaos.system import HOST, System, until, work_process
+
+EVERY_SECONDS = {
+    "kill worker": 6,
+    "kill work": 6,
+    "kill broker": 14,
+    "kill endpoints": 14,
+    "kill redis": 14,
+    "pause worker": 3,
+    "cut connections": 3,
+    "lose answers": 3,
+    "slow redis": 10,
+    "old events": 2,
+}
+"""The kinds, and how far apart those of one kind are on average. What is always there needs time to come back: local
+mode waits longer each time for one that does not last."""
+LEASE_SECONDS = 2
+PAUSE_SECONDS = (2.5 * LEASE_SECONDS, 4 * LEASE_SECONDS)
+"""The shortest and the longest pause of a worker: the sweeper takes its job back meanwhile, and another gets it."""
+
+
+class Fault(NamedTuple):
+    """One fault of the plan."""
+
+    at_s: float
+    """When, in seconds from the start."""
+    kind: str
+    size: float
+    """How long, how much or which of several, from 0 to 1."""
+
+
+def plan(seed: int, seconds: float) -> list[Fault]:
+    """Return the faults of a run in their order: the same for a seed. What each of them hits depends on the moment."""
+    faults = []
+    for kind, every_s in EVERY_SECONDS.items():
+        dice = random.Random(f"{seed} {kind}")  # noqa: S311
+        at_s = every_s * dice.uniform(0.3, 1)
+        while at_s < seconds:
+            faults.append(Fault(round(at_s, 3), kind, round(dice.random(), 3)))
+            at_s += every_s * dice.uniform(0.5, 1.5)
+    return sorted(faults)
+
+
+class Faults:
+    """Does the faults of a plan. Each kind has a thread, for some last."""
+
+    def __init__(self, faults: list[Fault], system: System, proxy: Proxy, book: Book) -> None:
+        self._system = system
+        self._proxy = proxy
+        self._book = book
+        self._over = threading.Event()
+        self._http = urllib3.PoolManager(timeout=2, retries=False)
+        self.done = Counter(dict.fromkeys(EVERY_SECONDS, 0))
+        """How many of each kind met what they were meant for."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(kind, [fault for fault in faults if fault.kind == kind]))
+            for kind in EVERY_SECONDS
+        ]
+
+    def start(self) -> None:
+        """Begin with the plan."""
+        self._began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let no other fault begin, and end those that last."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, kind: str, faults: list[Fault]) -> None:
+        do: Callable[[float], bool] = {
+            "kill worker": self._kill_worker,
+            "kill work": self._kill_work,
+            "kill broker": lambda _: _kill_group(self._system.broker()),
+            "kill endpoints": lambda _: _kill_group(self._system.endpoints()),
+            "kill redis": lambda _: _kill_group(self._system.redis()),
+            "pause worker": self._pause_worker,
+            "cut connections": self._cut_connections,
+            "lose answers": self._lose_answers,
+            "slow redis": self._slow_redis,
+            "old events": self._old_events,
+        }[kind]
+        for fault in faults:
+            if self._over.wait(max(0, self._began + fault.at_s - time.monotonic())):
+                return
+            self.done[kind] += do(fault.size)
+
+    def _kill_worker(self, which: float) -> bool:
+        return _kill_group(_one(self._system.workers(), which))
+
+    def _kill_work(self, which: float) -> bool:
+        processes = [process for worker in self._system.workers() if (process := work_process(worker))]
+        return _kill_group(_one(processes, which))
+
+    def _pause_worker(self, size: float) -> bool:
+        """Stop a worker in the middle of a job, with the process that does the work or without, and let it go on."""
+        worker = until(self._worker_at_work, 1)
+        if not worker:
+            return False
+        process = work_process(worker)
+        stopped = [worker.pid, *([process.pid] if process and size > 0.5 else [])]
+        for group in stopped:
+            _signal_group(group, signal.SIGSTOP)
+        shortest, longest = PAUSE_SECONDS
+        self._over.wait(shortest + size * (longest - shortest))
+        for group in stopped:
+            _signal_group(group, signal.SIGCONT)
+        return True
+
+    def _worker_at_work(self) -> psutil.Process | None:
+        """Return a worker whose job takes long, found by the address in the job's record."""
+        with suppress(redis.RedisError), redis.Redis(HOST, self._system.redis_port, decode_responses=True) as client:
+            for job_id in client.zrange("jobs.leases", 0, -1):
+                started_at, address = client.hmget(f"job.{job_id}", "started-at", "worker-ip")
+                if started_at and client.time()[0] - float(started_at) > 0.2:
+                    for worker in self._system.workers():
+                        with suppress(psutil.Error):
+                            if worker.environ()["WORKER_IP"] == address and worker.status() != psutil.STATUS_STOPPED:
+                                return worker
+        return None
+
+    def _cut_connections(self, _: float) -> bool:
+        self._proxy.cut()
+        return True
+
+    def _lose_answers(self, size: float) -> bool:
+        self._proxy.answers_to_lose = 1 + round(4 * size)
+        return True
+
+    def _slow_redis(self, size: float) -> bool:
+        """For two seconds each answer is late by up to 1.2 s; the functions wait a second for one."""
+        self._proxy.delay_s = 1.2 * size / 2
+        self._over.wait(2)
+        self._proxy.delay_s = 0
+        return True
+
+    def _old_events(self, size: float) -> bool:
+        """Send the events of earlier jobs again: each twice, in any order, with attempts that were or never will be."""
+        address = self._system.broker_url()
+        jobs = list(self._book.acknowledged())
+        if not address or not jobs:
+            return False
+        dice = random.Random(size)  # noqa: S311
+        again = 2 * dice.choices(jobs, k=10)
+        dice.shuffle(again)
+        for job_id in again:
+            event = {
+                "ce-specversion": "1.0",
+                "ce-type": "dev.knative-jobs.job.submitted",
+                "ce-source": "/jobs",
+                "ce-subject": job_id,
+                "ce-id": f"{job_id}.{dice.randint(1, 3)}",
+                "content-type": "application/json",
+            }
+            with suppress(urllib3.exceptions.HTTPError):
+                self._http.request("POST", address, headers=event, body=b"{}")
+        return True
+
+
+def _one(processes: list[psutil.Process], which: float) -> psutil.Process | None:
+    return processes[int(which * len(processes))] if processes else None
+
+
+def _kill_group(process: psutil.Process | None) -> bool:
+    """Kill a process and those of its group, as the end of a container does."""
+    return process is not None and _signal_group(process.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: signal.Signals) -> bool:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+        return True
+    return False

@@ -1,0 +1,113 @@
+"""The OpenAPI document: it is valid, complete, and what the API does."""
+
+import hashlib
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from local import manifests
+from tests.conftest import ROOT, Redis, Start
+from tests.e2e.conftest import one_machine
+
+FILE = ROOT / "functions" / "knative_jobs" / "openapi.json"
+DOCUMENT = json.loads(FILE.read_text())
+PUBLIC = [service for service in manifests.services() if service.public]
+
+# What schemathesis may not take for a fault.
+EXPECTED = """
+[checks]
+# A body over 1 MiB is refused as such, whatever else is wrong with it.
+negative_data_rejection.expected-statuses = [400, 404, 405, 413]
+# A job's status may not allow it, and an idempotency key may stand for other jobs.
+positive_data_acceptance.expected-statuses = [200, 202, 404, 409, 422]
+"""
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_it_is_served(endpoint: Start) -> None:
+    answer = endpoint("openapi").request("GET", "/openapi.json")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.json() == DOCUMENT
+
+
+def test_it_has_every_public_route_and_method_and_no_other(endpoint: Start) -> None:
+    served = {
+        (route, method.lower())
+        for service in PUBLIC
+        for route in importlib.import_module(service.target).__dict__[service.target].routes
+        for method in endpoint(service.target).request("OPTIONS", route).headers["Allow"].split(", ")
+        if method != "HEAD"
+    }
+    assert {(path, method) for path, item in DOCUMENT["paths"].items() for method in item} == served
+
+
+def test_it_names_every_public_service() -> None:
+    (cluster,) = [server for server in DOCUMENT["servers"] if "variables" in server]
+    assert set(cluster["variables"]["service"]["enum"]) == {service.name for service in PUBLIC}
+
+
+def test_every_example_fits_its_schema() -> None:
+    checked = 0
+    for part in parts(DOCUMENT):
+        examples = [part["example"]] if "example" in part else [e["value"] for e in part.get("examples", {}).values()]
+        for example in examples if "schema" in part else []:
+            validator(part["schema"]).validate(example)
+            checked += 1
+    assert checked > 20
+
+
+def test_every_field_of_a_record_is_described(start: Start, endpoint: Start, store: Redis, tmp_path: Path) -> None:
+    work = {"JOB_WORK": "sample_work:work", "EFFECTS": str(tmp_path / "effects"), "JOB_MAX_ATTEMPTS": "1"}
+    worker = start("worker", **work).ready()
+    for what in ("report 0.2", "raise oh", "return"):
+        job = endpoint("jobs").request("POST", "/jobs", body=json.dumps({"start": what, "end": 1})).json()
+        worker.deliver(job["id"])
+    cancelled = endpoint("jobs").request("POST", "/jobs", body=b'{"start": 1, "end": 2}').json()
+    endpoint("cancel_job").request("POST", f"/cancel_job?job_id={cancelled['id']}")
+    jobs = endpoint("completed_jobs").request("GET").json() + endpoint("incomplete_jobs").request("GET").json()
+    assert {job["status"] for job in jobs} == {"complete", "failed", "cancelled"}
+    for job in jobs:
+        validator({"$ref": "#/components/schemas/Job", "unevaluatedProperties": False}).validate(job)
+
+
+def test_no_answer_is_undocumented_whatever_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "expected.toml").write_text(EXPECTED)
+    program = [Path(sys.executable).with_name("schemathesis"), "--config-file", "expected.toml", "run", FILE]
+    tokens = f"tester:write:{hashlib.sha256(b'secret').hexdigest()}"
+    with one_machine(str(tmp_path / "data"), JOB_SECONDS="0", API_TOKENS=tokens) as local:
+        options = ["--url", local.address, "--max-examples", "50", "--continue-on-failure"]
+        options += ["--header", "Authorization: Bearer secret"]
+        done = subprocess.run(
+            [*program, *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    report = "\n".join(line[:500] for line in done.stdout.splitlines())
+    assert done.returncode == 0, report + done.stderr
+    assert f"Tested: {len(DOCUMENT['paths'])}\n" in report, "each path has one method"
+
+
+def parts(document: Any) -> Iterator[dict[str, Any]]:
+    """Every object within the document."""
+    if isinstance(document, dict):
+        yield document
+    children = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    for child in children:
+        yield from parts(child)
+
+
+def validator(schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({"components": DOCUMENT["components"], **schema})
