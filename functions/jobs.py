@@ -12,7 +12,7 @@ from knative_jobs.http import RETRY_AFTER_SECONDS, answer, endpoint
 def jobs(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch."""
     new_jobs, is_batch = submission.parse(request.get_data())
-    submitted = submission.submit(new_jobs, request.headers.get("Idempotency-Key", ""))
+    submitted = submission.submit(new_jobs, request.headers.get("Idempotency-Key", ""), request.remote_user or "")
     headers = {"Retry-After": RETRY_AFTER_SECONDS}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"

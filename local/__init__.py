@@ -2,7 +2,7 @@
 
 `python -m local` is one supervisor that starts, watches and stops:
 
-    redis        a redis-server                                             redis_server.py
+    redis        a redis-server, with a user for each kind of function      redis_server.py, redis_users.py
     endpoints    every public function, in one process, on one port         endpoints.py
     broker       events in, to every Trigger that they match                broker.py, delivery.py
     NAME         instances of the cluster-local functions, from 0 to N      activator.py, autoscaler.py, instance.py

@@ -53,7 +53,7 @@ class Broker:
             self._ingest(outcome.reply)
         if outcome.delivered:
             return
-        print(f"event {event.headers['ce-id']} was not delivered to {to}: {outcome.status}", flush=True)
+        print(f"event {event.headers['ce-id']!r} was not delivered to {to}: {outcome.status}", flush=True)
         if how.dead_letter_sink:
             dead = event.dead(to, outcome)
             outcome = await delivery.deliver(self._session, how.dead_letter_sink, dead, how, slots)

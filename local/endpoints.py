@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import functions_framework
 
 from knative_jobs.http import no_such_route
+from knative_jobs.logs import Plain
 from local import manifests
 from local.log import MARK
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _serving = threading.local()
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(Plain):
     """Puts the name of the function that this thread serves in front of each line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -49,6 +50,6 @@ def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable
 
 
 _handler = logging.StreamHandler()
-_handler.setFormatter(_Formatter("%(levelname)s %(message)s"))
+_handler.setFormatter(_Formatter())
 logging.basicConfig(level=logging.INFO, handlers=[_handler])
 _apps = load(manifests.services())

@@ -8,28 +8,34 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 LOW, HIGH = 20_000, 32_000
 """Below the range from which outgoing connections take theirs, so that none of them takes it before the server."""
 
 
-def free(host: str = "127.0.0.1", first: int | None = None) -> int:
-    """Return a port that a server can bind on `host`: the first from `first` on, else any.
+def free(host: str = "127.0.0.1") -> int:
+    """Return a port that a server can bind on `host`.
 
     Raises:
         OSError: this machine has no such address.
     """
     socket.create_server((host, 0)).close()
-    candidates = range(first, 65536) if first else iter(lambda: random.randrange(LOW, HIGH), None)  # noqa: S311
+    candidates = iter(lambda: random.randrange(LOW, HIGH), None)  # noqa: S311
     return next(port for port in candidates if not taken(port, host))
 
 
 @contextmanager
 def reserved(host: str, first: int) -> Iterator[int]:
-    """Return the first free port from `first` on, which no other supervisor chooses before the block ends."""
-    with (Path(tempfile.gettempdir()) / f"knative-jobs-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield free(host, first)
+    """Return the first free port from `first` on. No other supervisor chooses it before the block ends.
+
+    So it stays ours while its server is down and is started again.
+    """
+    for port in range(first, 65536):
+        with (Path(tempfile.gettempdir()) / f"knative-jobs-{os.getuid()}-{port}.lock").open("w") as lock:
+            if _locked(lock) and not taken(port, host):
+                yield port
+                return
 
 
 def taken(port: int, host: str = "localhost") -> bool:
@@ -45,3 +51,12 @@ def taken(port: int, host: str = "localhost") -> bool:
     except OSError:
         return True
     return False
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock the file unless another process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

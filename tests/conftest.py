@@ -14,8 +14,11 @@ import pytest
 import redis
 import urllib3
 
+from local import manifests, redis_users
+
 ROOT = Path(__file__).parent.parent
 http = urllib3.PoolManager(timeout=60, retries=False)
+REDIS_USER = {service.target: service.env.get("REDIS_USERNAME", "") for service in manifests.services()}
 
 
 def free_port() -> int:
@@ -46,11 +49,24 @@ class Redis:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.passwords = {name: f"password of {name}" for name in ("reader", "submitter", "worker", "sweeper", "admin")}
+        self.client = self.connect("admin")
         self.start()
 
+    def connect(self, user: str) -> redis.Redis:
+        return redis.Redis(port=self.port, username=user, password=self.passwords.get(user), decode_responses=True)
+
+    def settings(self, target: str) -> dict[str, str]:
+        """How a function reaches it: as the user of its kind."""
+        user = REDIS_USER[target]
+        return {"REDIS_URL": self.url, "REDIS_USERNAME": user, "REDIS_PASSWORD": self.passwords.get(user, "")}
+
     def start(self, *options: str) -> None:
+        """Start it with the users of the cluster, and an `admin` for the tests alone."""
+        users = self.folder / "users.acl"
+        users.write_text(redis_users.acl(redis_users.rules() | {"admin": redis_users.ADMIN}, self.passwords))
         command = [redis_server(), "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
+        command += ["--aclfile", str(users)]
         command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         eventually(self._is_ready)
@@ -158,7 +174,7 @@ def endpoint(shared_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> I
     def start(target: str) -> Function:
         if target not in running:
             folder = tmp_path_factory.mktemp(target)
-            running[target] = Function(target, folder, REDIS_URL=shared_redis.url, SWEEP_SECONDS="0").ready()
+            running[target] = Function(target, folder, **shared_redis.settings(target), SWEEP_SECONDS="0").ready()
         return running[target]
 
     yield start
@@ -172,7 +188,7 @@ def start(tmp_path: Path, store: Redis) -> Iterator[Start]:
     running: list[Function] = []
 
     def start(target: str, **settings: str) -> Function:
-        running.append(Function(target, tmp_path, **{"REDIS_URL": store.url, **settings}))
+        running.append(Function(target, tmp_path, **{**store.settings(target), **settings}))
         return running[-1]
 
     yield start

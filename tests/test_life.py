@@ -265,6 +265,8 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     settings_ = Settings(
         redis_url=store.url,
+        redis_username="admin",  # the clock is a key of its own
+        redis_password=store.passwords["admin"],
         job_lease_seconds=LEASE,
         job_retention_seconds=RETENTION,
         job_max_attempts=ATTEMPTS,

@@ -295,6 +295,7 @@ class TestCancel:
         job_id = submit("return")
         assert self.cancel(endpoint, job_id) == 200
         assert status(job_id)["status"] == "cancelled"
+        assert self.cancel(endpoint, job_id) == 200, "a call that is repeated because its answer was lost"
         assert worker().deliver(job_id) == 204
         assert not begun(effects)
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudevents.exceptions import GenericException
@@ -72,6 +73,8 @@ def _emit(job_id: str, attempt: int, record: str | bytes) -> None:
     }
     headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
     try:
+        if token_file := settings().k_sink_token_file:
+            headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
         status = _http().request("POST", settings().k_sink, body=body, headers=headers).status
         if status >= 300:
             _log.warning("the broker answered %s to the event of job %s", status, job_id)

@@ -11,7 +11,8 @@ from flask import Request, Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from knative_jobs import errors
+from knative_jobs import auth, errors
+from knative_jobs.settings import settings
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
@@ -40,9 +41,18 @@ class Handler(Protocol):
 
 
 def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Response]], Handler]:
-    """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document."""
+    """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
+
+    A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
+    the name of it. One without is the Broker's to call.
+
+    Raises:
+        InvalidSettingError: API_TOKENS cannot be used.
+    """
     methods = (method, "HEAD") if method == "GET" else (method,)
     paths = {"/", *routes}
+    callers = auth.callers(settings().api_tokens) if routes else ()
+    scope = auth.READ if method == "GET" else auth.WRITE
 
     def decorate(handler: Callable[[Request], Response]) -> Handler:
         @functools.wraps(handler)
@@ -55,10 +65,15 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                     if request.path in HEALTH:
                         return Response()
                     return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
+                if callers:
+                    caller = auth.identify(callers, request.headers.get("Authorization", ""), scope)
+                    request.environ["REMOTE_USER"] = caller.name
                 if request.method not in methods:
                     detail = f"{request.method} is not possible here; use {method}."
                     return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
                 return handler(request)
+            except auth.RefusedError as error:
+                return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
             except errors.JobError as error:
                 return _problem_of(error)
             except RequestEntityTooLarge:

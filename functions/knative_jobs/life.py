@@ -51,13 +51,13 @@ def cancel(job_id: str | None) -> tuple[bool, bytes]:
     Raises:
         InvalidError: `job_id` is no UUID.
         NotFoundError: there is no such job.
-        ConflictError: the job has ended.
+        ConflictError: the job has ended otherwise.
         UnavailableError: Redis is away, or takes no writes.
     """
     before, now = store.cancel(parse_id(job_id))
     if before == "unknown":
         raise _not_found(job_id)
-    if before not in ("submitted", "in progress"):
+    if before not in ("submitted", "in progress", "cancelled"):  # cancelled: the answer to the first call was lost
         raise ConflictError(f"The job is {before}; only one that is submitted or in progress can be cancelled.")
     return now == "cancelled", record(job_id)
 

@@ -15,6 +15,9 @@ AtLeast1 = Annotated[int, 1]
 Positive = Annotated[float, 0.1]
 
 
+_SECRET = {"REDIS_PASSWORD", "API_TOKENS"}
+
+
 class InvalidSettingError(SystemExit):
     """A variable has a value that cannot be used. As a SystemExit it ends the start, whatever the server."""
 
@@ -25,10 +28,16 @@ class Settings:
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Where the state is: `redis://`, or `rediss://` for TLS."""
+    redis_username: str = ""
+    """The Redis user of this kind of function. Empty: the user `default`."""
     redis_password: str = ""
     """Kept apart from the URL, so that a Secret can hold it and no log shows it."""
     k_sink: str = ""
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
+    k_sink_token_file: str = ""
+    """A file with the OIDC token that goes with each event. Empty: none goes."""
+    api_tokens: str = ""
+    """Who may call the public endpoints: see `auth`. Empty: anybody."""
     job_work: str = ""
     """The user's own work, as `package.module:function`. Empty: the stand-in that waits."""
     job_seconds: AtLeast0 = 1
@@ -70,8 +79,8 @@ def settings() -> Settings:
 
 
 def work_environment(**changes: str) -> dict[str, str]:
-    """Return the environment for the process that does the user's work: all but the store's password."""
-    return {name: value for name, value in os.environ.items() if name != "REDIS_PASSWORD"} | changes
+    """Return the environment for the process that does the user's work: all but what is nobody else's business."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRET} | changes
 
 
 def _parse(name: str, hint: type, text: str) -> Any:

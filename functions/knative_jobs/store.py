@@ -44,10 +44,13 @@ class Overdue(NamedTuple):
     record: bytes
 
 
-def submit(jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "") -> list[str | int]:
+def submit(
+    jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "", submitted_by: str = ""
+) -> list[str | int]:
     """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
     fields = [field for job in jobs for field in job]
-    reply = _run("submit", settings().max_queued_jobs, key, fingerprint, IDEMPOTENCY_KEY_SECONDS, *fields)
+    known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
+    reply = _run("submit", settings().max_queued_jobs, *known, submitted_by, *fields)
     return [word.decode() if isinstance(word, bytes) else word for word in reply]
 
 
@@ -173,6 +176,7 @@ class _Local(threading.local):
 def _pool() -> redis.ConnectionPool:
     return redis.ConnectionPool.from_url(
         settings().redis_url,
+        username=settings().redis_username or None,
         password=settings().redis_password or None,
         socket_connect_timeout=1,
         socket_timeout=1,

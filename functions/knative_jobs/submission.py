@@ -56,8 +56,13 @@ def parse(body: bytes) -> tuple[list[NewJob], bool]:
     return [_new_job(job, f"Job {i} of the batch") for i, job in enumerate(given)], True
 
 
-def submit(jobs: list[NewJob], idempotency_key: str = "") -> Submitted:
+def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = "") -> Submitted:
     """Save the jobs, all or none, and let their events be emitted.
+
+    Args:
+        jobs: what to save.
+        idempotency_key: the same key with the same jobs gives the jobs that are there. Each caller has keys of its own.
+        submitted_by: the name of the caller's token; empty when none was asked for.
 
     Raises:
         InvalidError: the idempotency key is too long.
@@ -68,11 +73,10 @@ def submit(jobs: list[NewJob], idempotency_key: str = "") -> Submitted:
     if len(idempotency_key) > MAX_KEY_LENGTH:
         raise InvalidError(f"Idempotency-Key is longer than {MAX_KEY_LENGTH} characters.")
     fields = [(job.id, job.start, job.end, _number_fields(job)) for job in jobs]
+    known = ("", "")
     if idempotency_key:
-        content = repr([job[1:] for job in fields])
-        word, *rest = store.submit(fields, _digest(idempotency_key), _digest(content))
-    else:
-        word, *rest = store.submit(fields)
+        known = _digest(f"{submitted_by} {idempotency_key}"), _digest(repr([job[1:] for job in fields]))
+    word, *rest = store.submit(fields, *known, submitted_by)
     match word:
         case "submitted":
             events.emit_submitted(((job.id, 1, job.json()) for job in jobs), queue=int(rest[0]) - len(jobs))

@@ -50,7 +50,7 @@ def error_of(error: BaseException) -> dict[str, str]:
     """Describe an exception: its type, message and the last lines of its traceback, each bounded in size."""
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()[-_TRACEBACK_LINES:]
     return {
-        "type": type(error).__name__,
+        "type": type(error).__name__[:_MAX_MESSAGE],
         "message": str(error)[:_MAX_MESSAGE],
         "traceback": "\n".join(lines)[-_MAX_TRACEBACK:],
     }

@@ -51,7 +51,7 @@ def functions(overlay: str) -> dict[str, Manifest]:
 def environment(manifest: Manifest) -> dict[str, str]:
     """The environment that a Knative Service states for its container."""
     [container] = manifest["spec"]["template"]["spec"]["containers"]
-    return {e["name"]: e["value"] for e in container["env"]}
+    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
 
 
 def settings(overlay: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from knative_jobs.settings import Settings
 from knative_jobs.settings import settings as read_settings
+from local import redis_users
 from tests.conftest import ROOT, Start
 from tests.manifests.rendered import (
     OVERLAYS,
@@ -85,7 +86,8 @@ def test_all_is_in_one_namespace(overlay: str) -> None:
 def test_the_manifests_set_what_the_code_reads(overlay: str) -> None:
     read = {field.name.upper() for field in fields(Settings)}
     found_by_the_worker_itself, set_by_knative = "WORKER_IP", "K_SERVICE"
-    assert {*settings(overlay), "REDIS_PASSWORD"} == read - {found_by_the_worker_itself, set_by_knative}
+    by_service, by_secret = {"REDIS_USERNAME", "REDIS_PASSWORD"}, {"API_TOKENS"}
+    assert {*settings(overlay)} == read - by_service - by_secret - {found_by_the_worker_itself, set_by_knative}
 
 
 @ALL
@@ -96,12 +98,33 @@ def test_the_settings_are_values_that_the_code_takes(overlay: str, monkeypatch: 
 
 
 @ALL
-def test_every_pod_reads_the_settings_and_the_password(overlay: str) -> None:
+def test_every_pod_reads_the_settings_and_the_password_of_its_own_redis_user(overlay: str) -> None:
     [name] = [m["metadata"]["name"] for m in of_kind(overlay, "ConfigMap") if "K_SINK" in m["data"]]
     for owner, pod in pods(overlay):
-        if owner != "Deployment redis":
-            sources = pod["containers"][0]["envFrom"]
-            assert sources == [{"configMapRef": {"name": name}}, {"secretRef": {"name": "redis"}}], owner
+        if owner == "Deployment redis":
+            continue
+        [container] = pod["containers"]
+        assert container["envFrom"][0] == {"configMapRef": {"name": name}}, owner
+        env = {entry["name"]: entry for entry in container["env"]}
+        if owner != "Service openapi":
+            user = env["REDIS_USERNAME"]["value"]
+            assert env["REDIS_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "redis", "key": user}}, owner
+            assert redis_users.rules()[user].startswith("on "), owner
+
+
+@ALL
+def test_tokens_are_asked_for_in_production_by_every_public_function(overlay: str) -> None:
+    for name, service in functions(overlay).items():
+        [container] = service["spec"]["template"]["spec"]["containers"]
+        secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
+        public = name not in CLUSTER_LOCAL
+        assert secrets == (["api-tokens"] if overlay == "production" and public else []), name
+
+
+def test_the_kind_overlay_has_a_password_for_every_redis_user() -> None:
+    [secret] = of_kind("kind", "Secret")
+    rules = redis_users.rules()
+    assert set(secret["data"]) == {u for u, r in rules.items() if r.startswith("on") and "nopass" not in r}
 
 
 @pytest.mark.parametrize("overlay", ["base", "production"])
@@ -120,7 +143,7 @@ def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}, owner
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
         assert context["readOnlyRootFilesystem"] is True, owner
-        allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+        allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
         assert {kind for volume in pod["volumes"] for kind in volume} - {"name"} <= allowed, owner
         assert pod["automountServiceAccountToken"] is False, owner
 

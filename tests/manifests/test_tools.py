@@ -76,7 +76,7 @@ def test_func_yaml_fits_its_schema() -> None:
 
 def test_func_deploys_the_function_that_kustomize_deploys() -> None:
     env = {e["name"]: e["value"] for e in func()["run"]["envs"]}
-    assert env.pop("REDIS_PASSWORD") == "{{ secret:redis:REDIS_PASSWORD }}"
+    assert env.pop("REDIS_PASSWORD") == "{{ secret:redis:submitter }}"
     jobs = functions("kind")["jobs"]
     assert env.items() <= (environment(jobs) | settings("kind")).items()
     [container] = jobs["spec"]["template"]["spec"]["containers"]
@@ -98,7 +98,7 @@ def test_compose_runs_every_function_that_is_called_without_a_broker() -> None:
 
 def test_composes_gateway_knows_every_route() -> None:
     conf = COMPOSE["configs"]["gateway"]["content"]
-    routed = dict(re.findall(r"(?:~\^/)?(\w+)(?:/\?\$\$)? (\w+);", conf.partition("server {")[0]))
+    routed = dict(re.findall(r"(?:~\^)?/?(\w+)(?:/\?\$\$|\.json)? (\w+);", conf.partition("server {")[0]))
     names = {name.replace("-", "_") for name in PUBLIC}
     assert routed == {name: name for name in names - {"jobs"}} | {"job_status": "jobs_status", "default": "jobs"}
 

@@ -1,0 +1,146 @@
+"""Who may talk to whom in a cluster: what the NetworkPolicies and the EventPolicy come to."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.manifests.rendered import OVERLAYS, Manifest, functions, of_kind, one, pods, rendered, settings
+
+ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+EMITTERS = {"jobs", "retry-job", "worker", "sweeper"}
+ANY_OTHER_POD = {"app": "another"}
+QUEUE_PROXY = {8012, 8013, 8112}
+
+
+def labels(overlay: str) -> dict[str, dict[str, str]]:
+    """The labels of each pod, by what it belongs to; Knative adds the name of its Service."""
+    found = {}
+    for manifest in rendered(overlay):
+        name = f"{manifest['kind']} {manifest['metadata']['name']}"
+        if manifest["kind"] == "JobSink":
+            found[name] = manifest["spec"]["job"]["spec"]["template"]["metadata"]["labels"]
+        elif manifest["kind"] == "Deployment":
+            found[name] = manifest["spec"]["template"]["metadata"]["labels"]
+        elif manifest["apiVersion"].startswith("serving.knative.dev"):
+            own = manifest["spec"]["template"]["metadata"].get("labels", {})
+            found[name] = own | {"serving.knative.dev/service": manifest["metadata"]["name"]}
+    assert found.keys() == {owner for owner, _ in pods(overlay)}
+    return found
+
+
+def selects(selector: dict[str, Any], pod: dict[str, str]) -> bool:
+    """See https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors."""
+    test = {
+        "Exists": lambda e: e["key"] in pod,
+        "In": lambda e: pod.get(e["key"]) in e["values"],
+        "NotIn": lambda e: pod.get(e["key"]) not in e["values"],
+    }
+    return selector.get("matchLabels", {}).items() <= pod.items() and all(
+        test[e["operator"]](e) for e in selector.get("matchExpressions", [])
+    )
+
+
+def peers(overlay: str, direction: str, pod: dict[str, str]) -> list[tuple[dict[str, Any], set[int]]]:
+    """With whom this pod may talk, and on which ports."""
+    side = "from" if direction == "Ingress" else "to"
+    return [
+        (peer, {port["port"] for port in rule["ports"]} if "ports" in rule else set())
+        for policy in of_kind(overlay, "NetworkPolicy")
+        if direction in policy["spec"]["policyTypes"] and selects(policy["spec"]["podSelector"], pod)
+        for rule in policy["spec"].get(direction.lower(), [])
+        for peer in rule[side]
+    ]
+
+
+def namespaces(overlay: str, direction: str, pod: dict[str, str]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for peer, ports in peers(overlay, direction, pod):
+        if "namespaceSelector" in peer:
+            name = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+            found[name] = found.get(name, set()) | ports
+    return found
+
+
+@ALL
+def test_what_no_policy_allows_is_forbidden(overlay: str) -> None:
+    spec = one(overlay, "NetworkPolicy", "nobody")["spec"]
+    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+@pytest.mark.parametrize("overlay", ["base", "kind", "kind-long-jobs"])
+def test_redis_is_reached_by_every_function_and_by_nothing_else(overlay: str) -> None:
+    redis = labels(overlay)["Deployment redis"]
+    assert not peers(overlay, "Egress", redis), "it calls nobody"
+    incoming = peers(overlay, "Ingress", redis)
+    for owner, pod in labels(overlay).items():
+        reached = any(selects(peer["podSelector"], pod) and ports == {6379} for peer, ports in incoming)
+        lets_go = any(
+            "podSelector" in peer and selects(peer["podSelector"], redis) for peer, _ in peers(overlay, "Egress", pod)
+        )
+        assert reached == lets_go == (owner != "Deployment redis"), owner
+    assert not any(selects(peer["podSelector"], ANY_OTHER_POD) for peer, _ in incoming)
+
+
+@ALL
+def test_functions_reach_the_broker_dns_and_redis_alone(overlay: str) -> None:
+    for owner, pod in labels(overlay).items():
+        if owner != "Deployment redis":
+            expected = {"knative-eventing": {8080, 8443}, "kube-system": {53}}
+            assert namespaces(overlay, "Egress", pod) == expected, owner
+            others = [(peer, ports) for peer, ports in peers(overlay, "Egress", pod) if "namespaceSelector" not in peer]
+            [(peer, ports)] = others
+            assert ports == {6379}
+            assert ("ipBlock" in peer) == (overlay == "production"), owner
+
+
+@ALL
+def test_functions_are_reached_through_knative_alone(overlay: str) -> None:
+    for name in functions(overlay):
+        pod = labels(overlay)[f"Service {name}"]
+        expected = {"knative-serving": {*QUEUE_PROXY, 8022, 9090, 9091}, "kourier-system": QUEUE_PROXY}
+        assert namespaces(overlay, "Ingress", pod) == expected
+        assert all("podSelector" not in peer for peer, _ in peers(overlay, "Ingress", pod)), "nor by each other"
+
+
+def test_work_reaches_the_internet_with_its_component_and_no_private_address() -> None:
+    import ipaddress
+
+    import yaml
+
+    component = ROOT / "knative" / "components" / "internet"
+    policy: Manifest = yaml.safe_load((component / "policy.yaml").read_text())
+    chosen = {
+        (overlay, owner)
+        for overlay in OVERLAYS
+        for owner, pod in labels(overlay).items()
+        if selects(policy["spec"]["podSelector"], pod)
+    }
+    assert {owner for _, owner in chosen} == {"Service worker", "JobSink worker"}
+    assert {overlay for overlay, _ in chosen} == set(OVERLAYS)
+    [rule] = policy["spec"]["egress"]
+    [peer] = rule["to"]
+    closed = [ipaddress.ip_network(block) for block in peer["ipBlock"]["except"]]
+    for address in ("10.96.0.1", "172.17.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.100.100.200"):
+        assert any(ipaddress.ip_address(address) in block for block in closed)
+
+
+def test_in_production_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker() -> None:
+    [policy] = of_kind("production", "EventPolicy")
+    broker = one("production", "Broker", "default")
+    assert [target["ref"]["name"] for target in policy["spec"]["to"]] == [broker["metadata"]["name"]]
+    namespace = broker["metadata"]["namespace"]
+    assert policy["spec"]["from"] == [{"sub": f"system:serviceaccount:{namespace}:default"}]
+    [only] = policy["spec"]["filters"]
+    for trigger in of_kind("production", "Trigger"):
+        assert trigger["spec"]["filter"]["attributes"]["type"].startswith(only["prefix"]["type"])
+    with_token = {}
+    for name, service in functions("production").items():
+        spec = service["spec"]["template"]["spec"]
+        for volume in spec["volumes"]:
+            for source in volume.get("projected", {}).get("sources", []):
+                with_token[name] = source["serviceAccountToken"]["audience"]
+                [mount] = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
+                file = f"{mount['mountPath']}/{source['serviceAccountToken']['path']}"
+                assert file == settings("production")["K_SINK_TOKEN_FILE"]
+    assert with_token == dict.fromkeys(EMITTERS, f"eventing.knative.dev/broker/{namespace}/default")

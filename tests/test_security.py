@@ -1,0 +1,562 @@
+"""What is kept from whom. SECURITY.md has a table of these tests by attack."""
+
+import ast
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import urllib3
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from knative_jobs.logs import Plain
+from local import manifests, redis_users
+from tests.conftest import REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
+from tests.local.conftest import Platform
+from tests.local.conftest import platform as platform
+from tests.test_bad_input import UNKNOWN_ID, problem
+from tests.test_submission import Broker
+from tests.test_submission import broker as broker
+
+JOB = '{"start": "1", "end": "2"}'
+READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-another"
+PUBLIC = sorted(service.target for service in manifests.services() if service.public)
+KINDS = ("reader", "submitter", "worker", "sweeper")
+PACKAGE = ROOT / "functions" / "knative_jobs"
+
+
+def entry(name: str, scope: str, token: str) -> str:
+    return f"{name}:{scope}:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+TOKENS = f"{entry('rita', 'read', READER)}, {entry('walt', 'write', WRITER)}\n{entry('olga', 'write', OTHER)}"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+class TestCallers:
+    @pytest.fixture
+    def jobs(self, start: Start) -> Function:
+        return start("jobs", API_TOKENS=TOKENS).ready()
+
+    def post(self, jobs: Function, token: str, **headers: str) -> urllib3.BaseHTTPResponse:
+        return jobs.request("POST", "/jobs", body=JOB, headers=bearer(token) | headers)
+
+    @pytest.mark.parametrize("target", PUBLIC)
+    def test_no_public_endpoint_answers_without_a_token(self, start: Start, target: str) -> None:
+        function = start(target, API_TOKENS=TOKENS).ready()
+        for method in ("GET", "POST", "HEAD"):
+            for headers in (
+                {},
+                {"Authorization": "Basic cml0YTp4"},
+                {"Authorization": "Bearer "},
+                {"Authorization": ""},
+            ):
+                answer = function.request(method, "/", headers=headers)
+                assert answer.status == 401
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="knative-jobs"'
+        assert "Authorization: Bearer TOKEN" in problem(function.request("POST"), 401)
+        assert function.request("GET", "/health/readiness").status == 200, "Kubernetes has no token"
+
+    def test_a_token_that_nobody_has_is_refused(self, jobs: Function, store: Redis) -> None:
+        hash_itself = hashlib.sha256(WRITER.encode()).hexdigest()
+        for token in ("nobody's", WRITER[:-1], WRITER + "x", WRITER.upper(), hash_itself, "walt", "x" * 100_000):
+            answer = self.post(jobs, token)
+            problem(answer, 401)
+            assert answer.headers["WWW-Authenticate"] == 'Bearer realm="knative-jobs", error="invalid_token"'
+        assert store.client.dbsize() == 0
+
+    def test_who_may_read_may_not_write(self, start: Start, jobs: Function, store: Redis) -> None:
+        for target in ("jobs", "cancel_job", "retry_job"):
+            function = jobs if target == "jobs" else start(target, API_TOKENS=TOKENS).ready()
+            answer = function.request("POST", f"/{target}?job_id={UNKNOWN_ID}", body=JOB, headers=bearer(READER))
+            assert "rita" in problem(answer, 403)
+            assert 'error="insufficient_scope", scope="write"' in answer.headers["WWW-Authenticate"]
+        assert store.client.dbsize() == 0
+        listing = start("incomplete_jobs", API_TOKENS=TOKENS).ready()
+        assert [listing.request("GET", headers=bearer(token)).status for token in (READER, WRITER)] == [200, 200]
+
+    def test_the_record_names_the_token_and_never_shows_it(self, start: Start, jobs: Function, store: Redis) -> None:
+        answer = self.post(jobs, WRITER)
+        assert answer.status == 202
+        assert answer.json().keys() == {"id", "start", "end", "status"}
+        record = store.record(answer.json()["id"])
+        assert record["submitted-by"] == "walt"
+        status = start("jobs_status", API_TOKENS=TOKENS).ready()
+        shown = status.request("GET", f"/?job_id={record['id']}", headers={"authorization": f"bearer {READER}"}).json()
+        assert shown["submitted-by"] == "walt"
+        everything = json.dumps([record, shown]) + jobs.log() + status.log()
+        assert not any(secret in everything for secret in (WRITER, READER, TOKENS.split(":")[2][:64]))
+
+    def test_nobody_can_say_who_they_are(self, endpoint: Start, store: Redis) -> None:
+        headers = {"Remote-User": "walt", "Remote_User": "walt"}
+        answer = endpoint("jobs").request("POST", "/jobs", body=JOB, headers=headers)
+        assert "submitted-by" not in store.record(answer.json()["id"])
+
+    def test_an_idempotency_key_is_its_callers_own(self, jobs: Function, store: Redis) -> None:
+        first, again, others = (self.post(jobs, t, **{"Idempotency-Key": "1"}) for t in (WRITER, WRITER, OTHER))
+        assert first.json() == again.json() != others.json()
+        assert others.status == 202
+        assert "Idempotency-Replayed" not in others.headers
+
+    def test_what_the_broker_calls_asks_for_no_token(self, start: Start, store: Redis) -> None:
+        for target in ("worker", "dead_letter"):
+            assert start(target, API_TOKENS=TOKENS).ready().deliver(UNKNOWN_ID) == 204
+
+    def test_the_work_does_not_see_the_tokens_or_the_password(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from knative_jobs.settings import work_environment
+
+        monkeypatch.setenv("API_TOKENS", TOKENS)
+        monkeypatch.setenv("REDIS_PASSWORD", "secret")
+        assert not {"API_TOKENS", "REDIS_PASSWORD"} & work_environment().keys()
+
+    @pytest.mark.parametrize("bad", ["a-token", "walt:write", "walt:admin:" + "0" * 64, "walt:read:" + "Z" * 64, "a b"])
+    def test_tokens_that_cannot_be_used_stop_the_start_and_are_not_shown(self, start: Start, bad: str) -> None:
+        jobs = start("jobs", API_TOKENS=f"{TOKENS} {bad}")
+        eventually(lambda: jobs.process.poll() is not None)
+        assert jobs.process.returncode != 0
+        assert "API_TOKENS: entry 4 of" in jobs.log()
+        assert bad not in jobs.log()
+
+    def test_a_token_is_changed_without_a_refusal(self, start: Start, store: Redis) -> None:
+        """As SECURITY.md says: both are known, then the callers change, then the old one goes."""
+        old, new = entry("walt", "write", WRITER), entry("walt", "write", OTHER)
+        accepted = [
+            [self.post(start("jobs", API_TOKENS=tokens).ready(), token).status for token in (WRITER, OTHER)]
+            for tokens in (old, f"{old} {new}", new)
+        ]
+        assert accepted == [[202, 401], [202, 202], [401, 202]]
+
+
+class TestRedisUsers:
+    """The functions of all other tests, and of local mode, are these users: what they need, they have."""
+
+    def test_the_reader_reads_and_cannot_write(self, endpoint: Start, store: Redis) -> None:
+        job_id = endpoint("jobs").request("POST", "/jobs", body=JOB).json()["id"]
+        before, keys = store.record(job_id), store.client.dbsize()
+        assert endpoint("jobs_status").request("GET", f"/?job_id={job_id}").status == 200
+        with store.connect("reader") as reader:
+            assert reader.hgetall(f"job.{job_id}") == before
+            for command in (
+                ("HSET", f"job.{job_id}", "status", "complete"),
+                ("DEL", f"job.{job_id}"),
+                ("ZADD", "jobs.due", 1, job_id),
+                ("SET", "job.x", 1),
+                ("HGETALL", "other"),
+                ("EVAL", "return 1", 0),
+            ):
+                with pytest.raises(NoPermissionError):
+                    reader.execute_command(*command)
+            refused = {
+                s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem != "life" and self.refused(reader, s, job_id)
+            }
+        assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
+        assert not refused & {"record", "page"}
+        assert store.record(job_id) == before
+        assert store.client.dbsize() == keys
+
+    def refused(self, reader: redis.Redis, script: Path, job_id: str) -> bool:
+        """Whether Redis refuses a call within the script."""
+        sha = reader.script_load((PACKAGE / "lua" / "life.lua").read_text() + script.read_text())
+        given = {"submit": [9, "", "", 9, "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
+        try:
+            reader.evalsha(sha, 0, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
+        except redis.ResponseError as error:
+            return bool(re.search(r"can't run this command|ACL failure|can't access", str(error)))
+        return False
+
+    @pytest.mark.parametrize("user", KINDS)
+    def test_a_user_has_the_commands_and_keys_of_its_scripts_and_no_other(self, user: str) -> None:
+        rules = redis_users.rules()[user].split()
+        texts = [script_text(name) for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
+        commands = {c.lower() for text in texts for c in re.findall(r"redis\.call\('(\w+)'", text)}
+        assert {rule[1:] for rule in rules if rule.startswith("+")} == commands | {"evalsha", "script|load"}
+        keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
+        kind = "%R~" if user == "reader" else "~"
+        assert {rule for rule in rules if "~" in rule} == {kind + key for key in keys}
+        assert rules[0] == "on"
+        assert "nopass" not in rules
+
+    @pytest.mark.parametrize("user", ["default", "probe", *KINDS])
+    def test_flushall_config_and_keys_are_for_nobody(self, store: Redis, user: str) -> None:
+        commands = ("FLUSHALL", "FLUSHDB", "CONFIG GET *", "KEYS *", "SHUTDOWN", "ACL LIST", "MONITOR")
+        with store.connect(user) as client:
+            for command in commands:
+                with pytest.raises((NoPermissionError, AuthenticationError)):
+                    client.execute_command(*command.split())
+
+    def test_nobody_comes_in_as_default_or_without_a_password(self, store: Redis) -> None:
+        for user, password in [(None, None), ("default", ""), ("default", "x"), ("reader", ""), ("worker", "x")]:
+            with pytest.raises(AuthenticationError):
+                redis.Redis(port=store.port, username=user, password=password).hgetall("job.1")
+        with redis.Redis(port=store.port, username="probe", password="any") as probe:
+            assert probe.ping()
+            with pytest.raises(NoPermissionError):
+                probe.hgetall("job.1")
+
+    def test_each_functions_service_names_the_user_of_its_kind(self) -> None:
+        needing = {target for target in REDIS_USER if scripts_of(target)}
+        assert {target for target, user in REDIS_USER.items() if user} == needing
+        for target, user in REDIS_USER.items():
+            writes = scripts_of(target) - {"record", "page"}
+            assert (user in ("", "reader")) == (not writes), target
+
+    def test_a_function_with_a_wrong_password_says_503_and_changes_nothing(self, start: Start, store: Redis) -> None:
+        problem(start("jobs", REDIS_PASSWORD="wrong").ready().request("POST", "/jobs", body=JOB), 503)
+        assert store.client.dbsize() == 0
+
+
+class TestRedisOfTheCluster:
+    """`start.sh`, as the container of Redis runs it."""
+
+    @pytest.fixture
+    def passwords(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "passwords"
+        folder.mkdir()
+        return folder
+
+    def write(self, folder: Path, **passwords: str) -> None:
+        for file in folder.iterdir():
+            file.unlink()
+        for name, password in passwords.items():
+            (folder / name.replace("_", ".")).write_text(password)
+
+    @pytest.fixture
+    def cluster(self, tmp_path: Path, passwords: Path, store: Redis) -> Iterator["ClusterRedis"]:
+        server = ClusterRedis(tmp_path, passwords)
+        yield server
+        server.stop()
+
+    def test_its_users_have_the_passwords_of_the_secret(self, cluster: "ClusterRedis", passwords: Path) -> None:
+        self.write(passwords, reader="r 1", worker="w", worker_old="v\n")
+        cluster.start()
+        assert cluster.accepts("reader", "r 1")
+        assert cluster.accepts("worker", "w")
+        assert cluster.accepts("worker", "v\n")
+        assert not cluster.accepts("worker", "r 1")
+        assert not cluster.accepts("sweeper", "")
+        assert not cluster.accepts("default", "")
+        assert not re.search("r 1|password", cluster.acl_file.read_text())
+        assert cluster.acl_file.stat().st_mode & 0o077 == 0
+
+    def test_the_passwords_are_changed_and_no_job_is_lost(
+        self, cluster: "ClusterRedis", passwords: Path, start: Start, tmp_path: Path
+    ) -> None:
+        """As SECURITY.md says, with a job that runs all the time: its worker knows the old password alone."""
+
+        def function(target: str, age: str, **more: str) -> Function:
+            user = REDIS_USER[target]
+            own = {"REDIS_URL": cluster.url, "REDIS_USERNAME": user, "REDIS_PASSWORD": f"{age} {user}"}
+            return start(target, **own, **more).ready()
+
+        old, new = ({kind: f"{age} {kind}" for kind in KINDS} for age in ("old", "new"))
+        self.write(passwords, **old)
+        cluster.start()
+        work = {"JOB_WORK": "sample_work:work", "EFFECTS": str(tmp_path / "effects"), "WORKER_DRAIN_SECONDS": "0"}
+        jobs, worker = function("jobs", "old"), function("worker", "old", **work)
+        ids = [jobs.request("POST", "/jobs", body=b'{"start": "sleep 4", "end": ""}').json()["id"] for _ in range(2)]
+        running = threading.Thread(target=worker.deliver, args=[ids[0]])
+        running.start()
+        eventually((tmp_path / "effects").exists)
+
+        self.write(passwords, **new, **{f"{kind}_old": password for kind, password in old.items()})
+        cluster.restart()
+        assert function("jobs_status", "new").request("GET", f"/?job_id={ids[1]}").json()["status"] == "submitted"
+        assert jobs.request("POST", "/jobs", body=JOB).status == 202, "the old ones go on"
+        running.join()
+
+        self.write(passwords, **new)
+        cluster.restart()
+        status = function("jobs_status", "new")
+        done = status.request("GET", f"/?job_id={ids[0]}").json()
+        assert (done["status"], done["attempt"]) == ("complete", 1), "what ran was finished by who had begun it"
+        assert function("worker", "new", **work).deliver(ids[1]) == 204
+        assert status.request("GET", f"/?job_id={ids[1]}").json()["status"] == "complete"
+        problem(jobs.request("POST", "/jobs", body=JOB), 503)
+
+
+class ClusterRedis(Redis):
+    """A Redis that is started by the script of the cluster."""
+
+    def __init__(self, folder: Path, passwords: Path) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (self.bin / "redis-server").symlink_to(redis_server())
+        self.acl_file, self.given = folder / "rendered.acl", passwords
+        self.port, self.folder = free_port(), folder
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *options: str) -> None:
+        more = ["--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes", "--save", "", *options]
+        env = {"PATH": f"{self.bin}:{os.environ['PATH']}", "PASSWORDS": str(self.given), "ACL_FILE": str(self.acl_file)}
+        script = ROOT / "knative" / "base" / "redis" / "start.sh"
+        self.process = subprocess.Popen(["sh", script, *more], env=env, stdout=subprocess.DEVNULL)
+        eventually(lambda: self.accepts("probe", ""))
+
+    def accepts(self, user: str, password: str) -> bool:
+        with redis.Redis(port=self.port, username=user, password=password) as client:
+            try:
+                client.ping()
+            except NoPermissionError:
+                return True  # it is logged in
+            except redis.ConnectionError:
+                return False
+            return True
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class TestOneMachine:
+    def test_anybody_here_may_look_into_redis_and_change_nothing(self, platform: Platform) -> None:
+        job_id = platform.submit()
+        port = int(platform.said().split("redis-cli -p ")[1].split()[0])
+        with redis.Redis(port=port, decode_responses=True) as client:
+            assert client.hgetall(f"job.{job_id}")["id"] == job_id
+            assert client.zrange("jobs.submitted", 0, -1) is not None
+            for command in (
+                "FLUSHALL",
+                "CONFIG GET *",
+                "KEYS *",
+                "SET x 1",
+                f"DEL job.{job_id}",
+                "ACL LIST",
+                "EVAL x 0",
+            ):
+                with pytest.raises(NoPermissionError):
+                    client.execute_command(*command.split())
+
+    def test_no_password_is_printed_or_written_down(self, platform: Platform) -> None:
+        file = platform.folder / "data" / "users.acl"
+        assert file.stat().st_mode & 0o077 == 0
+        environments = [Path(f"/proc/{pid}/environ").read_text() for pid in platform.children()]
+        passwords = set(re.findall(r"\0REDIS_PASSWORD=(\w+)", "".join(environments)))
+        assert passwords
+        written = platform.said() + "".join(
+            f.read_text() for f in (platform.folder / "data").rglob("*.*") if f.is_file()
+        )
+        assert not any(password in written for password in passwords)
+
+    def test_tokens_work_there_too(self, tmp_path: Path) -> None:
+        platform = Platform(tmp_path, JOB_SECONDS="0", API_TOKENS=TOKENS)
+        platform.start()
+        try:
+            assert platform.get("/incomplete_jobs").status == 401
+            url = f"{platform.url}/jobs"
+            job_id = http.request("POST", url, body=JOB, headers=bearer(WRITER)).json()["id"]
+            path = f"{platform.url}/jobs_status?job_id={job_id}"
+            eventually(lambda: http.request("GET", path, headers=bearer(READER)).json()["status"] == "complete")
+        finally:
+            platform.stop()
+
+
+class TestTls:
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> Path:
+        options = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
+        command = ["openssl", *options.split(), "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"]
+        subprocess.run(command, check=True, capture_output=True)
+        return tmp_path / "ca.pem"
+
+    def test_redis_is_reached_over_tls_and_only_with_its_own_certificate(
+        self, start: Start, store: Redis, certificate: Path
+    ) -> None:
+        key, port = certificate.with_name("key.pem"), str(free_port())
+        files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+        command = [redis_server(), "--port", "0", "--tls-port", port, "--tls-auth-clients", "no", *files]
+        server = subprocess.Popen([*command, "--save", ""], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = next((line for line in server.stdout or [] if "Ready to accept" in line or "FATAL" in line), "")
+        if "Ready" not in said and not os.environ.get("CI"):
+            server.communicate()
+            pytest.skip("this redis-server knows no TLS")
+        try:
+            url = {"REDIS_URL": f"rediss://127.0.0.1:{port}/0", "REDIS_USERNAME": "", "REDIS_PASSWORD": ""}
+            trusting = start("jobs", **url, SSL_CERT_FILE=str(certificate)).ready()
+            assert trusting.request("POST", "/jobs", body=JOB).status == 202
+            by_url = {**url, "REDIS_URL": f"{url['REDIS_URL']}?ssl_ca_certs={certificate}"}
+            assert start("jobs", **by_url).ready().request("POST", "/jobs", body=JOB).status == 202
+            problem(start("jobs", **url).ready().request("POST", "/jobs", body=JOB), 503)
+            another_name = {**url, "REDIS_URL": f"rediss://localhost:{port}/0"}
+            distrusting = start("jobs", **another_name, SSL_CERT_FILE=str(certificate)).ready()
+            problem(distrusting.request("POST", "/jobs", body=JOB), 503)
+        finally:
+            server.kill()
+            server.communicate()
+
+
+class TestRequests:
+    """The server in the image bounds what comes before a body; what it says has no body of ours."""
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 600_000 + b"\r\n\r\n", 431),
+            (b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n" + b"X: x\r\n" * 200 + b"\r\n", 431),
+            (b"GET /openapi.json?" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        ],
+        ids=["one long header", "many headers", "a long address"],
+    )
+    def test_headers_are_bounded(self, endpoint: Start, request_: bytes, status: int) -> None:
+        with socket.create_connection(("127.0.0.1", endpoint("openapi").port), timeout=10) as connection:
+            connection.sendall(request_)
+            assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
+
+    def test_a_long_idempotency_key_is_refused(self, endpoint: Start, store: Redis) -> None:
+        answer = endpoint("jobs").request("POST", "/jobs", body=JOB, headers={"Idempotency-Key": "k" * 256})
+        assert "255" in problem(answer, 400)
+        assert store.client.dbsize() == 0
+
+
+class TestLog:
+    FORGED = "x\nINFO forged\r\nINFO forged\x1b[2K\u2028INFO forged\x1eworker\x1eINFO forged"
+
+    @pytest.mark.parametrize("k_service", ["", "dead-letter"])
+    def test_no_value_makes_a_line_of_the_log(self, start: Start, store: Redis, k_service: str) -> None:
+        function = start("dead_letter", K_SERVICE=k_service).ready()
+        event = {
+            "specversion": "1.0",
+            "id": self.FORGED,
+            "source": self.FORGED,
+            "type": "dev.knative-jobs.job.submitted",
+            "subject": UNKNOWN_ID,
+            "knativeerrordata": self.FORGED,
+        }
+        headers = {"Content-Type": "application/cloudevents+json"}
+        assert function.request("POST", body=json.dumps(event), headers=headers).status == 204
+        line = eventually(lambda: [line for line in function.log().splitlines() if "not delivered" in line])
+        assert isinstance(line, list)
+        assert "forged" in line[0]
+        assert function.log().count("forged") == line[0].count("forged"), "all of it is in one line"
+        assert "\x1b" not in function.log()
+
+    def test_whatever_is_logged_a_record_is_one_line_and_its_traceback_indented(self) -> None:
+        try:
+            raise ValueError(self.FORGED)
+        except ValueError:
+            record = logging.LogRecord("x", logging.ERROR, "", 1, "%s failed", (self.FORGED,), sys.exc_info())
+        first, *rest = Plain().format(record).splitlines()
+        assert first.startswith("ERROR x\\nINFO forged")
+        assert rest
+        assert all(line.startswith("    ") for line in rest)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\u2028]", first + "".join(rest))
+
+    def test_every_log_goes_through_these_formatters(self) -> None:
+        for path in [*PACKAGE.glob("*.py"), *(ROOT / "functions").glob("*.py"), ROOT / "local" / "endpoints.py"]:
+            formatters = re.findall(
+                r"\(logging\.Formatter\)|setFormatter\((?!_Json|Plain|_Formatter\(\))", path.read_text()
+            )
+            assert len(formatters) == (2 if path.stem == "logs" else 0), path
+            assert "print(" not in path.read_text(), path
+
+
+def test_an_event_carries_the_token_of_its_file(start: Start, broker: Broker, tmp_path: Path) -> None:
+    """What Knative Eventing's OIDC asks of who emits."""
+    file = tmp_path / "token"
+    file.write_text("t1")
+    jobs = start("jobs", K_SINK=broker.url, K_SINK_TOKEN_FILE=str(file)).ready()
+    for token in ("t1", "t2"):
+        file.write_text(token)
+        jobs.request("POST", "/jobs", body=JOB)
+        eventually(lambda token=token: [h for h, _ in broker.events if h.get("authorization") == f"Bearer {token}"])
+
+
+def test_the_image_holds_no_build_tools_or_caches_and_runs_as_nobody() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    build, image = text.split("FROM ${BASE} AS function")
+    assert "--no-cache-dir" in build
+    assert "--require-hashes" in build
+    assert "pip uninstall" in image
+    assert "pip install" not in image
+    assert "USER 65532:65532" in image
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-local.txt", "requirements-test.txt"])
+def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
+    entries = re.split(r"\n(?=\S)", (ROOT / name).read_text().strip())
+    for requirement in entries:
+        assert re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+", requirement), requirement
+        assert "--hash=sha256:" in requirement, requirement
+
+
+def test_the_audit_says_so_when_it_cannot_ask(tmp_path: Path) -> None:
+    """And does not stop a build that has no network."""
+    (tmp_path / "pip-audit").write_text("#!/bin/sh\necho 'no connection' >&2\nexit 1\n")
+    (tmp_path / "pip-audit").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / "scripts" / "audit"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "not audited" in done.stderr
+    (tmp_path / "pip-audit").write_text("#!/bin/sh\necho 'flask 1.0 CVE-1'\nexit 1\n")
+    done = subprocess.run([ROOT / "scripts" / "audit"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "CVE-1" in done.stdout
+
+
+def test_every_test_that_security_md_names_exists() -> None:
+    table = re.findall(r"`(test_\w+|Test\w+)`", (ROOT / "SECURITY.md").read_text())
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"(?:def|class) (\w+)", written))
+    assert len(table) > 20
+    assert set(table) <= known
+
+
+def script_text(name: str) -> str:
+    """What a script can run: itself, and those functions of life.lua that it calls, directly or not."""
+    life = (PACKAGE / "lua" / "life.lua").read_text()
+    functions = dict(re.findall(r"^local function (\w+)(.*?)^end$", life, re.MULTILINE | re.DOTALL))
+    text, seen = (PACKAGE / "lua" / f"{name}.lua").read_text(), set()
+    while called := {f for f in functions if re.search(rf"\b{f}\(", text)} - seen:
+        seen |= called
+        text += "".join(functions[f] for f in called)
+    return text
+
+
+def scripts_of(target: str) -> set[str]:
+    """The scripts that a function can call: what its handler calls, followed through the package."""
+    modules = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
+    handler = ast.parse((ROOT / "functions" / f"{target}.py").read_text())
+    bodies = {
+        (module, node.name): node
+        for module, tree in {**modules, "": handler}.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    origin = {
+        (module, alias.asname or alias.name): ((node.module or "").partition(".")[2], alias.name)
+        for module, tree in {**modules, "": handler}.items()
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("knative_jobs")
+        for alias in node.names
+    }
+    found, seen, todo = set(), set(), [("", target)]
+    while todo:
+        here = todo.pop()
+        module = here[0]
+        if here in seen or here not in bodies:
+            continue
+        seen.add(here)
+        for node in ast.walk(bodies[here]):
+            match node:
+                case ast.Call(func=ast.Name(id="_run"), args=[ast.Constant(value=script), *_]) if module == "store":
+                    found.add(str(script))
+                case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                    todo.append((origin.get((module, owner), ("", owner))[1], attribute))
+                case ast.Name(id=called):
+                    todo.append(origin.get((module, called), (module, called)))
+    return found
