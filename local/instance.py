@@ -11,10 +11,25 @@ from local import FUNCTIONS, ports
 from local.manifests import Service
 from local.processes import Processes
 
+THREADS = "4"
+"""More would wait for one interpreter, and for each other; the image has as many."""
+
 
 def command(app: Path, host: str, port: int) -> list[str | Path]:
     """Return the command that serves the WSGI callable `app` of a file, as the container image does."""
-    options = ["--interface", "wsgi", "--no-ws", "--log-level", "error", "--host", host, "--port", str(port)]
+    options = [
+        "--interface",
+        "wsgi",
+        "--blocking-threads",
+        THREADS,
+        "--no-ws",
+        "--log-level",
+        "error",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     # By its path, so that nothing in the folder where the user stands is taken for it.
     return [sys.executable, "-P", "-m", "granian", *options, f"{app}:app"]
 

@@ -8,6 +8,7 @@ All functions raise UnavailableError when Redis is away or takes no writes; an e
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,10 @@ from knative_jobs.errors import UnavailableError
 from knative_jobs.settings import settings
 
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
+REFUSE_SECONDS = 1
+"""After a call that failed, so long all others fail at once: a server has few threads, and none shall wait in vain."""
 _PAGE = 500  # records in one reply of Redis: some milliseconds of its time
+_NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
 
@@ -165,6 +169,9 @@ def _script(name: str) -> _Script:
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+_refused_until = 0.0
+
+
 class _Local(threading.local):
     """Each thread has a connection of its own: a pool's book-keeping costs as much as a whole call without it."""
 
@@ -198,7 +205,7 @@ def _run(name: str, *args: Any) -> Any:
         except redis.exceptions.NoScriptError:
             _call("SCRIPT LOAD", script.text)
             return _call("EVALSHA", script.sha, 0, *args)
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+    except _NO_ANSWER as error:
         raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
     except redis.exceptions.ResponseError as error:
         if isinstance(error, _REFUSES_WRITES) or str(error).startswith(("MISCONF", "NOREPLICAS")):
@@ -207,17 +214,24 @@ def _run(name: str, *args: Any) -> Any:
 
 
 def _call(*words: Any) -> Any:
+    global _refused_until
+    if time.monotonic() < _refused_until:
+        raise redis.exceptions.ConnectionError("it did not answer a moment ago")
     connection = _local().connection
     try:
-        return _send(connection, *words)
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-        return _send(connection, *words)
+        try:
+            return _send(connection, *words)
+        except _NO_ANSWER:
+            return _send(connection, *words)
+    except _NO_ANSWER:
+        _refused_until = time.monotonic() + REFUSE_SECONDS
+        raise
 
 
 def _send(connection: Any, *words: Any) -> Any:
     try:
         connection.send_command(*words)
         return connection.read_response()
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+    except _NO_ANSWER:
         connection.disconnect()
         raise
