@@ -202,6 +202,18 @@ class TestRedisAway:
         finally:
             store.process.send_signal(signal.SIGCONT)
 
+    def test_silent_for_many_at_once(self, start: Start, store: Redis) -> None:
+        """More than there are threads, and none of them waits for those before it."""
+        jobs = start("jobs").ready()
+        jobs.request("POST", "/jobs", body=EXAMPLE)
+        store.process.send_signal(signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(30) as threads:
+                for answer in threads.map(lambda _: jobs.request("POST", "/jobs", body=EXAMPLE, timeout=3), range(30)):
+                    self.expect_503(answer)
+        finally:
+            store.process.send_signal(signal.SIGCONT)
+
     def test_refusing_writes_leaves_nothing_half_written(self, start: Start, store: Redis) -> None:
         jobs = start("jobs").ready()
         for name, value, normal in [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")]:
