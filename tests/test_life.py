@@ -130,7 +130,7 @@ class Life(RuleBasedStateMachine):
         job = self.holds(held)
         before = self.redis.record(held.id)
         payload = f'"{held.attempt}"'
-        status = store.finish(held, outcome, payload, DELAY)
+        status, _ = store.finish(held, outcome, payload, DELAY)
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
@@ -147,12 +147,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(held=consumes(claims))
     def finish_twice_after_a_lost_answer(self, held: Claim) -> None:
-        first = store.finish(held, "complete", "1", 0)
+        first, _ = store.finish(held, "complete", "1")
         if job := self.holds(held):
             job.result = "1"
             self.end(job, "complete")
             assert first == "complete"
-        assert store.finish(held, "complete", "1", 0) == first
+        assert store.finish(held, "complete", "1")[0] == first
 
     @rule(target=claims, held=claims)
     def hang(self, held: Claim) -> Any:

@@ -516,6 +516,9 @@ def test_every_test_that_security_md_names_exists() -> None:
     assert set(table) <= known
 
 
+SCRIPTS = {path.stem for path in (PACKAGE / "lua").glob("*.lua")}
+
+
 def script_text(name: str) -> str:
     """What a script can run: itself, and those functions of life.lua that it calls, directly or not."""
     life = (PACKAGE / "lua" / "life.lua").read_text()
@@ -554,6 +557,8 @@ def scripts_of(target: str) -> set[str]:
         for node in ast.walk(bodies[here]):
             match node:
                 case ast.Call(func=ast.Name(id="_run"), args=[ast.Constant(value=script), *_]) if module == "store":
+                    found.add(str(script))
+                case ast.Tuple(elts=[ast.Constant(value=script), *_]) if module == "store" and script in SCRIPTS:
                     found.add(str(script))
                 case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
                     todo.append((origin.get((module, owner), ("", owner))[1], attribute))

@@ -18,7 +18,6 @@ from knative_jobs.shutdown import stopping
 from knative_jobs.sweep import announce_overdue
 
 MAX_BACKOFF_SECONDS = 3600
-THE_OLDEST = ""
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
 
 _log = logging.getLogger("knative_jobs.worker")
@@ -46,33 +45,24 @@ def work_through(job_id: str) -> None:
         if stopping.is_set():
             raise UnavailableError("This worker is being stopped; another will do the job.")
         ends_at = time.monotonic() + settings().worker_drain_seconds
-        busy = work_on(job_id)
-        while busy and not stopping.is_set() and time.monotonic() < ends_at:
-            busy = work_on(THE_OLDEST)
-        if busy:
-            announce_overdue(for_s=0, most=1)
+        held = store.claim(job_id, worker_ip())
+        while isinstance(held, store.Claim):
+            outcome = _run(held)
+            more = not stopping.is_set() and time.monotonic() < ends_at
+            held = _finish(held, outcome, next_for=worker_ip() if more else "")
+            if not more:
+                announce_overdue(for_s=0, most=1)
 
 
-def work_on(job_id: str) -> bool:
-    """Claim the named job, or THE_OLDEST that is due, do one attempt of it and record how that ended.
-
-    Returns:
-        Whether there was a job to claim.
+def work_on(job_id: str) -> None:
+    """Do one attempt of the named job, and no other.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded.
     """
     held = store.claim(job_id, worker_ip())
-    if isinstance(held, str):
-        _log.debug("job %s: %s", job_id, held)
-        return False
-    outcome = _run(held)
-    status = "refused" if outcome.word == "lost" else store.finish(held, *outcome)
-    if status == "refused":
-        _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
-    else:
-        _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
-    return True
+    if isinstance(held, store.Claim):
+        _finish(held, _run(held))
 
 
 @functools.cache
@@ -86,6 +76,18 @@ def worker_ip() -> str:
     with socket.socket(family, kind) as probe:
         probe.connect(address)  # sends nothing: only chooses the interface
         return str(probe.getsockname()[0])
+
+
+def _finish(held: store.Claim, outcome: _Outcome, next_for: str = "") -> store.Claim | str:
+    """Record how an attempt ended. Return the next claim, where one is asked for and to be had."""
+    status, following = "refused", store.claim("", next_for) if next_for and outcome.word == "lost" else "none"
+    if outcome.word != "lost":
+        status, following = store.finish(held, *outcome, next_for=next_for)
+    if status == "refused":
+        _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
+    else:
+        _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
+    return following
 
 
 def _run(held: store.Claim) -> _Outcome:

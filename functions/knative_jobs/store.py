@@ -24,7 +24,7 @@ from knative_jobs.settings import settings
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
 REFUSE_SECONDS = 1
 """After a call that failed, so long all others fail at once: a server has few threads, and none shall wait in vain."""
-_PAGE = 500  # records in one reply of Redis: some milliseconds of its time
+_PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
 _NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
@@ -64,11 +64,7 @@ def claim(job_id: str, worker_ip: str) -> Claim | str:
     Returns:
         The claim, or the word of `claim.lua` that says why there is none.
     """
-    reply = _run("claim", job_id, settings().job_lease_seconds, worker_ip)
-    if isinstance(reply, bytes):
-        return reply.decode()
-    job, attempt, failures, *rest = reply
-    return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))
+    return _claim(_run("claim", job_id, settings().job_lease_seconds, worker_ip))
 
 
 def renew(held: Claim, progress: str = "", message: str = "") -> str:
@@ -77,21 +73,37 @@ def renew(held: Claim, progress: str = "", message: str = "") -> str:
     return reply.decode()
 
 
-def finish(held: Claim, outcome: str, payload: str = "", delay_s: float = 0) -> str:
-    """End an attempt; the outcomes are those of `finish.lua`. Return the job's status now, or `refused`.
+def finish(
+    held: Claim, outcome: str, payload: str = "", delay_s: float = 0, *, next_for: str = ""
+) -> tuple[str, Claim | str]:
+    """End an attempt; the outcomes are those of `finish.lua`.
 
     What a worker has done must not get lost because Redis was away for a moment, so this tries for about as long as a
     lease lasts before it raises.
+
+    Args:
+        held: the claim.
+        outcome: how the attempt ended.
+        payload: the result or the error, as JSON.
+        delay_s: before the next attempt.
+        next_for: a worker-ip, for which the job that has been due the longest is claimed in the same round trip.
+
+    Returns:
+        The job's status now, or `refused`; and what `claim` returns, `none` when that was not asked for.
     """
     s = settings()
-    words = (held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, s.job_retention_seconds)
+    calls: list[tuple[Any, ...]] = [
+        ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, s.job_retention_seconds)
+    ]
+    if next_for:
+        calls.append(("claim", "", s.job_lease_seconds, next_for))
     patience = Retry(
         ExponentialBackoff(base=0.05, cap=1),
         int(s.job_lease_seconds) + 5,
         supported_errors=(UnavailableError,),
     )
-    reply: bytes = patience.call_with_retry(lambda: _run("finish", *words), lambda _: None)
-    return reply.decode()
+    status, *claimed = patience.call_with_retry(lambda: _run_all(calls), lambda _: None)
+    return status.decode(), _claim(claimed[0]) if claimed else "none"
 
 
 def cancel(job_id: str) -> tuple[str, str]:
@@ -197,41 +209,62 @@ def _local() -> _Local:
     return _Local()
 
 
+def _claim(reply: Any) -> Claim | str:
+    if isinstance(reply, bytes):
+        return reply.decode()
+    job, attempt, failures, *rest = reply
+    return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))
+
+
 def _run(name: str, *args: Any) -> Any:
-    script = _script(name)
+    return _run_all([(name, *args)])[0]
+
+
+def _run_all(calls: list[tuple[Any, ...]]) -> list[Any]:
+    """Run scripts, each given as its name and arguments, in one round trip."""
+    commands = [("EVALSHA", _script(name).sha, 0, *args) for name, *args in calls]
     try:
-        try:
-            return _call("EVALSHA", script.sha, 0, *args)
-        except redis.exceptions.NoScriptError:
-            _call("SCRIPT LOAD", script.text)
-            return _call("EVALSHA", script.sha, 0, *args)
+        replies = _call(commands)
+        for i, reply in enumerate(replies):
+            if isinstance(reply, redis.exceptions.NoScriptError):
+                _, replies[i] = _call([("SCRIPT LOAD", _script(calls[i][0]).text), commands[i]])
     except _NO_ANSWER as error:
         raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
-    except redis.exceptions.ResponseError as error:
-        if isinstance(error, _REFUSES_WRITES) or str(error).startswith(("MISCONF", "NOREPLICAS")):
-            raise UnavailableError("The store takes no writes now. Nothing was changed; try again later.") from error
-        raise
+    for reply in replies:
+        if isinstance(reply, redis.exceptions.ResponseError):
+            if isinstance(reply, _REFUSES_WRITES) or str(reply).startswith(("MISCONF", "NOREPLICAS")):
+                raise UnavailableError("The store takes no writes now. Nothing was changed; try later.") from reply
+            raise reply
+    return replies
 
 
-def _call(*words: Any) -> Any:
+def _call(commands: list[tuple[Any, ...]]) -> list[Any]:
+    """Return the replies, an error among them as it is. What finds no answer is sent once more."""
     global _refused_until
     if time.monotonic() < _refused_until:
         raise redis.exceptions.ConnectionError("it did not answer a moment ago")
     connection = _local().connection
     try:
         try:
-            return _send(connection, *words)
+            return _send(connection, commands)
         except _NO_ANSWER:
-            return _send(connection, *words)
+            return _send(connection, commands)
     except _NO_ANSWER:
         _refused_until = time.monotonic() + REFUSE_SECONDS
         raise
 
 
-def _send(connection: Any, *words: Any) -> Any:
+def _send(connection: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
     try:
-        connection.send_command(*words)
-        return connection.read_response()
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [_reply(connection) for _ in commands]
     except _NO_ANSWER:
         connection.disconnect()
         raise
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return error
