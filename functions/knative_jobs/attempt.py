@@ -80,8 +80,9 @@ def worker_ip() -> str:
 
 def _finish(held: store.Claim, outcome: _Outcome, next_for: str = "") -> store.Claim | str:
     """Record how an attempt ended. Return the next claim, where one is asked for and to be had."""
-    status, following = "refused", store.claim("", next_for) if next_for and outcome.word == "lost" else "none"
-    if outcome.word != "lost":
+    if outcome.word == "lost":
+        status, following = "refused", store.claim("", next_for) if next_for else "none"
+    else:
         status, following = store.finish(held, *outcome, next_for=next_for)
     if status == "refused":
         _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)

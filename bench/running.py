@@ -1,0 +1,220 @@
+"""A running system: with a Redis of its own that is empty at the start, until the end of the `with` block."""
+
+import http.client
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import redis
+
+from bench import ENVIRONMENTS, HOST, ROOT, load
+from local import FUNCTIONS, instance, ports, redis_server
+
+LOGS = ENVIRONMENTS / "logs"
+EMPTY = ROOT / "bench" / "systems" / "empty.py"
+SUBMISSION = load.post("/jobs", {"start": "1", "end": "2"})
+START_SECONDS = 60
+WARM_UP = 10
+
+
+class System(NamedTuple):
+    """Where it is."""
+
+    port: int
+    store: redis.Redis
+    process: psutil.Process
+    """It and its descendants are the system."""
+
+    def statuses(self, ids: list[str]) -> list[str]:
+        """Return what the jobs' records say."""
+        with self.store.pipeline(transaction=False) as pipeline:
+            for job_id in ids:
+                pipeline.hget(f"job.{job_id}", "status")
+            return list(pipeline.execute())
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all its processes but Redis."""
+        return [process for process in family(self.process) if not _is_redis(process)]
+
+
+@contextmanager
+def system(name: str, busy: bool = False, slow_redis: bool = False) -> Iterator[System]:
+    """Start a system, and wait until it and its two workers are warm.
+
+    Args:
+        name: `ours`, one of the PEERS, or `empty`, which is the empty function.
+        busy: no worker takes a job. The peers have none then; ours are there, with a job that takes an hour.
+        slow_redis: Redis is 1 ms away.
+    """
+    start = _ours if name == "ours" else _empty if name == "empty" else _peer
+    with (
+        tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder,
+        start(name, Path(folder), busy, slow_redis) as started,
+    ):
+        until(lambda: answers(started.port))
+        if name == "ours" and busy:
+            _submit_pairs(started, 1, "in progress")
+        elif name != "empty" and not busy:
+            _submit_pairs(started, WARM_UP, "complete")
+        yield started
+
+
+@contextmanager
+def redis_alone(port: int, folder: Path) -> Iterator[redis.Redis]:
+    """Start the Redis server of local mode, with the same options."""
+    with _process("redis", redis_server.command(port, folder, os.environ)):
+        yield _connected(port)
+
+
+@contextmanager
+def function(target: str, source: Path, port: int, redis_port: int = 0) -> Iterator[psutil.Process]:
+    """Start one function as local mode and the image do. It may not be ready yet."""
+    env = {
+        "PYTHONPATH": str(FUNCTIONS),
+        "FUNCTION_TARGET": target,
+        "FUNCTION_SOURCE": str(source),
+        "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
+    }
+    command = instance.command(FUNCTIONS / "knative_jobs" / "wsgi.py", HOST, port)
+    with _process(target, command, **env) as process:
+        yield process
+
+
+def answers(port: int, method: str = "GET", path: str = "/", body: str | None = None) -> int:
+    """Return the HTTP status of an answer, 0 when there is none."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=START_SECONDS)
+    with suppress(OSError, http.client.HTTPException):
+        connection.request(method, path, body)
+        return connection.getresponse().status
+    return 0
+
+
+def until(check: Callable[[], object], pause_s: float = 0.01) -> None:
+    """Wait until the check is true.
+
+    Raises:
+        TimeoutError: it has not been within START_SECONDS.
+    """
+    ends_at = time.monotonic() + START_SECONDS
+    while not check():
+        if time.monotonic() > ends_at:
+            raise TimeoutError(f"it did not start within {START_SECONDS} s, see {LOGS}")
+        time.sleep(pause_s)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """Return the process and its descendants."""
+    return [process, *process.children(recursive=True)]
+
+
+def resident(process: psutil.Process) -> float:
+    """Return the resident memory of a process in MB, 0 when it has ended."""
+    with suppress(psutil.Error):
+        return float(process.memory_info().rss / 1e6)
+    return 0
+
+
+@contextmanager
+def _ours(_: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[System]:
+    """`python -m local`. Its Redis lets nobody but the functions write, unless it is told of somebody who may."""
+    port, admin = ports.free(HOST), secrets.token_hex(16)
+    env = {"PORT": str(port), "JOB_SECONDS": "3600" if busy else "0", "MAX_QUEUED_JOBS": "10000000"}
+    env |= {"REDIS_ADMIN_PASSWORD": admin}
+    with ExitStack() as stack:
+        if slow_redis:
+            proxy_port, connect = stack.enter_context(_slow_proxy())
+            env["REDIS_PROXY_URL"] = f"redis://{HOST}:{proxy_port}/0"
+        command = [sys.executable, "-P", "-m", "local", "--data", str(folder)]
+        process = stack.enter_context(_process("ours", command, **env))
+        log = LOGS / "ours.log"
+        until(lambda: "Ready" in log.read_text() or not process.is_running())
+        (redis_port,) = re.findall(r"redis-cli -p (\d+)", log.read_text())
+        if slow_redis:
+            connect(int(redis_port))
+        yield System(port, _connected(int(redis_port), username="admin", password=admin), process)
+
+
+@contextmanager
+def _peer(name: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[System]:
+    port, redis_port = ports.free(HOST), ports.free(HOST)
+    env = {"PORT": str(port), "REDIS_PORT": str(redis_port), "WORKERS": "0" if busy else "2"}
+    with ExitStack() as stack:
+        store = stack.enter_context(redis_alone(redis_port, folder))
+        if slow_redis:
+            proxy_port, connect = stack.enter_context(_slow_proxy())
+            connect(redis_port)
+            env["REDIS_PORT"] = str(proxy_port)
+        command = [str(ENVIRONMENTS / name / "bin" / "python"), "-P", "-m", f"bench.systems.{name}"]
+        yield System(port, store, stack.enter_context(_process(name, command, **env)))
+
+
+@contextmanager
+def _slow_proxy() -> Iterator[tuple[int, Callable[[int], None]]]:
+    """Start it. Yield its port, and what tells it where Redis is."""
+    port = ports.free(HOST)
+    with _process("slow", [sys.executable, "-P", "-m", "bench.slow", str(port)]) as process:
+
+        def connect(redis_port: int) -> None:
+            process.stdin.write(f"{redis_port}\n".encode())
+            process.stdin.flush()
+
+        until(lambda: ports.taken(port, HOST))
+        yield port, connect
+
+
+@contextmanager
+def _empty(*_: object) -> Iterator[System]:
+    port = ports.free(HOST)
+    with function("empty", EMPTY, port) as process:
+        yield System(port, redis.Redis(), process)
+
+
+def _submit_pairs(started: System, pairs: int, status: str) -> None:
+    """Submit two jobs at a time, and wait until both are so: then both workers are awake."""
+    for _ in range(pairs):
+        ids = load.so_many(2, started.port, [SUBMISSION], 2).ids()
+        until(lambda ids=ids: set(started.statuses(ids)) == {status})  # type: ignore[misc]
+
+
+def _connected(port: int, username: str | None = None, password: str | None = None) -> redis.Redis:
+    client = redis.Redis(HOST, port, username=username, password=password, decode_responses=True)
+
+    def is_ready() -> bool:
+        with suppress(redis.ConnectionError):
+            return bool(client.ping())
+        return False
+
+    until(is_ready)
+    return client
+
+
+@contextmanager
+def _process(name: str, command: Sequence[str | Path], **changes: str) -> Iterator[psutil.Popen]:
+    """Run a process. In the end it is killed with all that it has started, for nothing of it is needed any more."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **changes}
+    LOGS.mkdir(exist_ok=True)
+    with (LOGS / f"{name}.log").open("w") as log:
+        process = psutil.Popen(command, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=LOGS)
+    try:
+        yield process
+    finally:
+        for member in family(process):
+            with suppress(psutil.Error):
+                member.kill()
+        process.wait()
+        process.stdin.close()
+
+
+def _is_redis(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any("redis-server" in word or "valkey-server" in word for word in process.cmdline())
+    return True
