@@ -21,7 +21,5 @@ COPY --from=build /app/packages packages
 COPY --from=build /app/functions functions
 ENV PYTHONPATH=/app/functions:/app/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp PORT=8080
 USER 65532:65532
-# Four threads: more would wait for one interpreter, and for each other.
-ENV GRANIAN_BLOCKING_THREADS=4
 # A shell only to read $PORT, which Knative sets; exec makes the server the process that gets the SIGTERM.
-CMD ["sh", "-c", "exec python -m granian --interface wsgi --no-ws --host 0.0.0.0 --port \"$PORT\" knative_jobs.wsgi:app"]
+CMD ["sh", "-c", "exec python -m granian --interface rsgi --no-ws --log-level warning --host 0.0.0.0 --port \"$PORT\" knative_jobs.function:app"]

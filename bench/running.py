@@ -84,7 +84,7 @@ def function(target: str, source: Path, port: int, redis_port: int = 0) -> Itera
         "FUNCTION_SOURCE": str(source),
         "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
     }
-    command = instance.command(FUNCTIONS / "knative_jobs" / "wsgi.py", HOST, port)
+    command = instance.command(FUNCTIONS / "knative_jobs" / "function.py", HOST, port)
     with _process(target, command, **env) as process:
         yield process
 

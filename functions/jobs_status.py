@@ -3,12 +3,12 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import life
+from knative_jobs import follow
 from knative_jobs.http import answer, endpoint
 
 
 @functions_framework.http
 @endpoint("GET", "/jobs_status", "/job_status")
 def jobs_status(request: Request) -> Response:
-    """Answer with the record."""
-    return answer(life.record(request.args.get("job_id")))
+    """Answer with the record: at once, or with `wait` when the job has ended or so many seconds are over."""
+    return answer(follow.until_ended(request.args.get("job_id"), request.args.get("wait")))

@@ -1,29 +1,31 @@
-"""Every public function in one process: one WSGI callable, `app`, that goes by the path."""
+"""Every public function in one process: one application, `app`, that goes by the path."""
 
 import logging
 import sys
-import threading
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import functions_framework
 
 from knative_jobs.http import no_such_route
 from knative_jobs.logs import Plain
+from knative_jobs.rsgi import Application
 from local import manifests
 from local.log import MARK
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_serving = threading.local()
+_serving = ContextVar("serving", default="endpoints")
+"""The name of the function that this request is for."""
 
 
 class _Formatter(Plain):
-    """Puts the name of the function that this thread serves in front of each line."""
+    """Puts the name of the function that is served in front of each line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        front = f"{MARK}{getattr(_serving, 'name', 'endpoints')}{MARK}"
+        front = f"{MARK}{_serving.get()}{MARK}"
         return "\n".join(front + line for line in super().format(record).splitlines())
 
 
@@ -39,13 +41,14 @@ def load(services: Iterable[manifests.Service]) -> "dict[str, tuple[str, WSGIApp
     return apps
 
 
-def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+def by_path(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     """Let the function that has the path answer."""
     path = environ["PATH_INFO"]
     found = _apps.get(path) or _apps.get(path.rstrip("/"))
     if not found:
         return no_such_route(path, _apps)(environ, start_response)
-    _serving.name, function = found
+    name, function = found
+    _serving.set(name)
     return function(environ, start_response)
 
 
@@ -53,3 +56,4 @@ _handler = logging.StreamHandler()
 _handler.setFormatter(_Formatter())
 logging.basicConfig(level=logging.INFO, handlers=[_handler])
 _apps = load(manifests.services())
+app = Application(by_path)

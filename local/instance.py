@@ -11,26 +11,11 @@ from local import FUNCTIONS, ports
 from local.manifests import Service
 from local.processes import Processes
 
-THREADS = "4"
-"""More would wait for one interpreter, and for each other; the image has as many."""
-
 
 def command(app: Path, host: str, port: int) -> list[str | Path]:
-    """Return the command that serves the WSGI callable `app` of a file, as the container image does."""
-    options = [
-        "--interface",
-        "wsgi",
-        "--blocking-threads",
-        THREADS,
-        "--no-ws",
-        "--log-level",
-        "error",
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
+    """Return the command that serves the RSGI application `app` of a file, as the container image does."""
     # By its path, so that nothing in the folder where the user stands is taken for it.
+    options = ["--interface", "rsgi", "--no-ws", "--log-level", "error", "--host", host, "--port", str(port)]
     return [sys.executable, "-P", "-m", "granian", *options, f"{app}:app"]
 
 
@@ -54,7 +39,7 @@ class Instance:
             "PORT": str(self.port),
             "WORKER_IP": self.address,
         }
-        served = command(FUNCTIONS / "knative_jobs" / "wsgi.py", self.host, self.port)
+        served = command(FUNCTIONS / "knative_jobs" / "function.py", self.host, self.port)
         return await processes.start(service.name, served, {**service.env, **env, **own})
 
     async def accepts(self) -> bool:

@@ -100,8 +100,8 @@ class Function:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = folder / f"{target}-{self.port}.log"
-        granian = ["-m", "granian", "--interface", "wsgi", "--no-ws", "--blocking-threads", "4"]
-        granian += ["--port", str(self.port), "knative_jobs.wsgi:app"]
+        granian = ["-m", "granian", "--interface", "rsgi", "--no-ws"]
+        granian += ["--port", str(self.port), "knative_jobs.function:app"]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(command or granian)],

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run
 
-from knative_jobs import store
+from knative_jobs import scripts, store
 from knative_jobs.settings import Settings
 from knative_jobs.store import Claim
 from tests.conftest import Redis
@@ -261,8 +261,6 @@ class Life(RuleBasedStateMachine):
 
 @pytest.fixture
 def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from knative_jobs import store as scripts
-
     settings_ = Settings(
         redis_url=store.url,
         redis_username="admin",  # the clock is a key of its own
@@ -279,15 +277,14 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return scripts._Script(text, str(store.client.script_load(text)))
 
     loaded: dict[str, Any] = {}
-    monkeypatch.setattr(scripts, "settings", lambda: settings_)
+    for module in ("knative_jobs.scripts", "knative_jobs.store"):
+        monkeypatch.setattr(f"{module}.settings", lambda: settings_)
     monkeypatch.setattr(scripts, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
-    scripts._pool.cache_clear()
-    scripts._local.cache_clear()
+    scripts._own.cache_clear()
     Life.redis = store
     yield
-    scripts._local().connection.disconnect()
-    scripts._pool.cache_clear()
-    scripts._local.cache_clear()
+    scripts._own().connection.disconnect()
+    scripts._own.cache_clear()
 
 
 def test_any_order_of_operations_keeps_the_promises(clock_that_jumps: None) -> None:

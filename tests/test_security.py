@@ -181,10 +181,12 @@ class TestRedisUsers:
         rules = redis_users.rules()[user].split()
         texts = [script_text(name) for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
         commands = {c.lower() for text in texts for c in re.findall(r"redis\.call\('(\w+)'", text)}
-        assert {rule[1:] for rule in rules if rule.startswith("+")} == commands | {"evalsha", "script|load"}
+        commands |= {"evalsha", "script|load"} | ({"subscribe", "unsubscribe"} if user == "reader" else set())
+        assert {rule[1:] for rule in rules if rule.startswith("+")} == commands
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
         kind = "%R~" if user == "reader" else "~"
         assert {rule for rule in rules if "~" in rule} == {kind + key for key in keys}
+        assert {rule for rule in rules if "&" in rule} == {"&job.*"}
         assert rules[0] == "on"
         assert "nopass" not in rules
 
@@ -556,7 +558,7 @@ def scripts_of(target: str) -> set[str]:
         seen.add(here)
         for node in ast.walk(bodies[here]):
             match node:
-                case ast.Call(func=ast.Name(id="_run"), args=[ast.Constant(value=script), *_]) if module == "store":
+                case ast.Call(func=ast.Name(id="run"), args=[ast.Constant(value=script), *_]) if module == "store":
                     found.add(str(script))
                 case ast.Tuple(elts=[ast.Constant(value=script), *_]) if module == "store" and script in SCRIPTS:
                     found.add(str(script))

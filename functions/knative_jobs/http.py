@@ -11,7 +11,7 @@ from flask import Request, Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from knative_jobs import auth, errors
+from knative_jobs import auth, errors, waiting
 from knative_jobs.settings import settings
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -44,7 +44,7 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
     """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
-    the name of it. One without is the Broker's to call.
+    the name of it. One without is the Broker's to call, and may block: it has a thread.
 
     Raises:
         InvalidSettingError: API_TOKENS cannot be used.
@@ -71,7 +71,7 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 if request.method not in methods:
                     detail = f"{request.method} is not possible here; use {method}."
                     return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
-                return handler(request)
+                return handler(request) if routes else waiting.in_thread(handler, request)
             except auth.RefusedError as error:
                 return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
             except errors.JobError as error:

@@ -1,16 +1,24 @@
 """SIGTERM, made known to code that runs for long inside a request.
 
-Both granian and gunicorn stop taking requests on SIGTERM and wait for those that run, but neither tells them.
+granian and gunicorn stop taking requests on SIGTERM and wait for those that run, but neither tells them.
 """
 
 import signal
 import socket
 import threading
+from collections.abc import Callable
 
 stopping = threading.Event()
 """Set once this process has been told to stop."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_to_call: list[Callable[[], object]] = []
 _ours, _theirs = socket.socketpair()  # both for the life of the process
+
+
+def call_when_stopping(function: Callable[[], object]) -> None:
+    """Call a function once this process is told to stop. It may be called in any thread, and must not block."""
+    _to_call.append(function)
 
 
 def watch() -> None:
@@ -24,7 +32,22 @@ def watch() -> None:
     threading.Thread(target=_listen, daemon=True).start()
 
 
+def watch_on_loop() -> None:
+    """Do the same where the main thread runs an asyncio loop: it hears of signals by that means itself.
+
+    So it needs no handler in Python, whatever it has been told to do: the place is free.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: _stop())
+
+
 def _listen() -> None:
-    while not {signal.SIGTERM, signal.SIGINT} & set(_ours.recv(16)):
+    while not set(_SIGNALS) & set(_ours.recv(16)):
         pass
+    _stop()
+
+
+def _stop() -> None:
     stopping.set()
+    for function in _to_call:
+        function()

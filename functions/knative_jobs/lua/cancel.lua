@@ -15,5 +15,6 @@ if status == 'submitted' then
 end
 if status == 'in progress' then
   redis.call('HSETNX', record_key(id), 'cancel-requested-at', stamp(now()))
+  changed(id)
 end
 return {status, status}

@@ -30,6 +30,11 @@ local function index(status)
   return 'jobs.' .. (status:gsub(' ', '-'))
 end
 
+-- Tells those who follow the job (functions/knative_jobs/changes.py) that its record is another.
+local function changed(id)
+  redis.call('PUBLISH', record_key(id), '')
+end
+
 -- Moves a job from one status to another, in its record and in the indexes.
 local function move(id, from, to)
   local place = redis.call('HGET', record_key(id), 'submitted-at')
@@ -37,6 +42,7 @@ local function move(id, from, to)
   redis.call('HSET', record_key(id), 'status', to)
   redis.call('ZADD', index(to), place, id)
   if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
+  changed(id)
 end
 
 -- Makes a job claimable after `delay` seconds.

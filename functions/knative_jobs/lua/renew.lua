@@ -11,5 +11,6 @@ if not holds(id, attempt) then return 'lost' end
 redis.call('ZADD', 'jobs.leases', now() + lease, id)
 if progress ~= '' then
   redis.call('HSET', record_key(id), 'progress', progress, 'progress-message', message)
+  changed(id)
 end
 return redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 and 'cancel' or 'renewed'

@@ -1,7 +1,6 @@
-"""The WSGI application of one function: FUNCTION_TARGET in FUNCTION_SOURCE, for granian.
+"""The application of one function, for granian: FUNCTION_TARGET in FUNCTION_SOURCE.
 
-`functions_framework.app` would load the function with the first request; here a function that cannot start says so at
-once, and the first request does not wait.
+The function is loaded at once: one that cannot start says so, and the first request does not wait.
 """
 
 import signal
@@ -13,6 +12,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from functions_framework import create_app  # noqa: E402
 
 from knative_jobs import logs  # noqa: E402
+from knative_jobs.rsgi import Application  # noqa: E402
 
 logs.configure()
-app = create_app()  # type: ignore[no-untyped-call]
+app = Application(create_app())  # type: ignore[no-untyped-call]

@@ -1,0 +1,14 @@
+"""GET /job_events: one job's record, now and whenever it changes, as Server-Sent Events."""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs.event_stream import answer_events
+from knative_jobs.http import endpoint
+
+
+@functions_framework.http
+@endpoint("GET", "/job_events")
+def job_events(request: Request) -> Response:
+    """Answer with the stream, which ends when the job does."""
+    return answer_events(request)

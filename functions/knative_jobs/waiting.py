@@ -1,0 +1,79 @@
+"""Waiting for something without holding a thread.
+
+Handlers and what they call are plain functions. The server of the image runs each request as a greenlet beside its
+event loop (`run`); what has to wait hands an awaitable to the loop (`wait_for`), so the request is put aside and the
+others go on. Under any other server each request has a thread, which then waits for a loop of this process's own.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+THREADS = 4
+"""For what blocks. More would wait for one interpreter, and for each other."""
+
+T = TypeVar("T")
+
+
+class _Request(greenlet):  # type: ignore[misc]
+    """A request. Its parent is the loop's side, which awaits what the request asks for."""
+
+
+async def run(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that may `wait_for` something, and return what it returns."""
+    request = _Request(function)
+    wanted = request.switch(*args)
+    while not request.dead:
+        try:
+            came = await wanted
+        except BaseException as error:  # the end of this task too: the function has something to close
+            wanted = request.throw(error)
+        else:
+            wanted = request.switch(came)
+    returned: T = wanted
+    return returned
+
+
+def on_loop() -> bool:
+    """Tell whether this is a request that shares its thread with all others, and so must not block."""
+    return isinstance(getcurrent(), _Request)
+
+
+def wait_for(awaitable: Coroutine[Any, Any, T]) -> T:
+    """Return what the awaitable comes to, or raise what it raises."""
+    request = getcurrent()
+    if not isinstance(request, _Request):
+        return asyncio.run_coroutine_threadsafe(awaitable, _own_loop()).result()
+    assert request.parent is not None  # noqa: S101
+    came: T = request.parent.switch(awaitable)
+    return came
+
+
+def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that blocks, and return what it returns."""
+    if not on_loop():
+        return function(*args)
+    call = partial(contextvars.copy_context().run, function, *args)
+
+    async def called() -> T:
+        return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+
+    return wait_for(called())
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, "blocking")
+
+
+@cache
+def _own_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True, name="waiting").start()
+    return loop

@@ -1,0 +1,205 @@
+"""Following a job: answers that wait for its end, and the stream of its records."""
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import urllib3
+
+from tests.conftest import Function, Redis, Start, eventually
+
+FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
+MANY = 1000
+
+
+@pytest.fixture
+def submit(endpoint: Start, store: Redis) -> Callable[[str], str]:
+    def submit(start: str = "1") -> str:
+        body = json.dumps({"start": start, "end": 2})
+        return str(endpoint("jobs").request("POST", "/jobs", body=body).json()["id"])
+
+    return submit
+
+
+@pytest.fixture
+def worker(start: Start) -> Function:
+    return start("worker", JOB_SECONDS="0.5").ready()
+
+
+def soon(act: Callable[[], object], after_s: float = 0.3) -> None:
+    def acting() -> None:
+        with suppress(urllib3.exceptions.HTTPError):  # the test may end before the answer comes
+            act()
+
+    threading.Timer(after_s, acting).start()
+
+
+def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple[str, dict[str, object]]]:
+    """The id and the record of each event, until the stream ends."""
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    answer = function.request("GET", f"/job_events?job_id={job_id}", headers=headers, preload_content=False)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream")
+    text = ""
+    for chunk in answer.stream():
+        text += chunk.decode()
+        while "\n\n" in text:
+            event, _, text = text.partition("\n\n")
+            fields = dict(line.split(": ", 1) for line in event.splitlines())
+            if "data" in fields:
+                yield fields["id"], json.loads(fields["data"])
+
+
+class TestWait:
+    def test_it_answers_as_soon_as_the_job_ends(self, endpoint: Start, submit, worker: Function) -> None:
+        job_id = submit()
+        status = endpoint("jobs_status")
+        soon(lambda: worker.deliver(job_id))
+        began_at = time.monotonic()
+        job = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30").json()
+        assert job["status"] == "complete"
+        assert time.monotonic() - began_at < 10
+
+    def test_a_job_that_has_ended_is_answered_at_once(self, endpoint: Start, submit) -> None:
+        job_id = submit()
+        endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+        began_at = time.monotonic()
+        answer = endpoint("jobs_status").request("GET", f"/job_status?job_id={job_id}&wait=30")
+        assert answer.json()["status"] == "cancelled"
+        assert time.monotonic() - began_at < 10
+
+    def test_when_the_time_is_up_it_answers_as_the_job_is(self, endpoint: Start, submit) -> None:
+        began_at = time.monotonic()
+        job = endpoint("jobs_status").request("GET", f"/jobs_status?job_id={submit()}&wait=0.5").json()
+        assert job["status"] == "submitted"
+        assert time.monotonic() - began_at >= 0.5
+
+    @pytest.mark.parametrize("wait", ["", "-1", "61", "nan", "1_0", "soon", "1e3"])
+    def test_what_is_no_time_to_wait_is_refused(self, endpoint: Start, submit, wait: str) -> None:
+        answer = endpoint("jobs_status").request("GET", f"/jobs_status?job_id={submit()}&wait={wait}")
+        assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
+        assert "wait is a number of seconds from 0 to 60" in answer.json()["detail"]
+
+    def test_a_redis_that_starts_again_meanwhile_is_waited_for(self, start: Start, submit, store: Redis) -> None:
+        status, cancel, job_id = start("jobs_status").ready(), start("cancel_job").ready(), submit()
+
+        def restart() -> None:
+            store.kill()
+            time.sleep(0.3)
+            store.start()
+            eventually(lambda: cancel.request("POST", f"/cancel_job?job_id={job_id}").status == 200)
+
+        soon(restart)
+        answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30")
+        assert answer.status in (200, 503), "the latter when it asked while Redis was away"
+        answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30", retries=False)
+        assert answer.json()["status"] == "cancelled"
+
+    def test_an_instance_that_is_stopped_answers_those_who_wait(self, start: Start, submit) -> None:
+        status, job_id = start("jobs_status").ready(), submit()
+        soon(lambda: status.process.send_signal(signal.SIGTERM))
+        began_at = time.monotonic()
+        assert status.request("GET", f"/jobs_status?job_id={job_id}&wait=30").json()["status"] == "submitted"
+        assert status.process.wait(10) == 0
+        assert time.monotonic() - began_at < 15
+
+    def test_it_works_with_the_server_of_functions_framework_too(self, start: Start, submit, worker: Function) -> None:
+        status, job_id = start("jobs_status", command=[FRAMEWORK], PYTHONPATH="").ready(), submit()
+        soon(lambda: worker.deliver(job_id))
+        assert status.request("GET", f"/?job_id={job_id}&wait=30").json()["status"] == "complete"
+
+    def test_a_thousand_who_wait_take_no_thread_and_little_memory_each(self, start: Start, submit, endpoint) -> None:
+        status, job_id = start("jobs_status").ready(), submit()
+        status.request("GET", f"/jobs_status?job_id={job_id}&wait=0.1")
+        server = psutil.Process(status.process.pid).children()[0]
+        before, threads = server.memory_info().rss, server.num_threads()
+
+        async def wait() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", status.port)
+            writer.write(f"GET /jobs_status?job_id={job_id}&wait=60 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            return head
+
+        async def all_of_them() -> list[bytes]:
+            waiting = [asyncio.create_task(wait()) for _ in range(MANY)]
+            while len(server.net_connections()) < MANY:
+                await asyncio.sleep(0.05)
+            while (now := server.cpu_times()) and await asyncio.sleep(0.2, True) and server.cpu_times() != now:
+                pass
+            assert not any(task.done() for task in waiting)
+            assert server.num_threads() == threads
+            each = (server.memory_info().rss - before) / MANY
+            assert each < 100_000, "some 30 kB when this was written; a thread has megabytes, if not all in use"
+            endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+            return await asyncio.gather(*waiting)
+
+        assert all(head.startswith(b"HTTP/1.1 200 OK") for head in asyncio.run(all_of_them()))
+
+
+class TestStream:
+    def test_it_has_each_change_until_the_job_ends(self, endpoint: Start, submit, worker: Function) -> None:
+        job_id = submit()
+        stream = events(endpoint("job_events"), job_id)
+        assert next(stream)[1]["status"] == "submitted"
+        soon(lambda: worker.deliver(job_id))
+        seen = [record for _, record in stream]
+        assert [seen[0]["status"], seen[-1]["status"]] == ["in progress", "complete"]
+        progress = [record["progress"] for record in seen if "progress" in record]
+        assert len(progress) > 3
+        assert progress == sorted(progress)
+        assert seen[-1] == endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").json()
+
+    def test_who_comes_back_is_told_of_what_is_new(self, endpoint: Start, submit, worker: Function) -> None:
+        job_id, function = submit(), endpoint("job_events")
+        last_id, record = next(events(function, job_id))
+        assert record["status"] == "submitted"
+        soon(lambda: worker.deliver(job_id))
+        seen = [record["status"] for _, record in events(function, job_id, last_id)]
+        assert seen[0] == "in progress"
+        assert seen[-1] == "complete"
+
+    def test_who_knows_the_end_need_not_come_back(self, endpoint: Start, submit) -> None:
+        job_id, function = submit(), endpoint("job_events")
+        endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+        ((last_id, record),) = events(function, job_id)
+        assert record["status"] == "cancelled"
+        answer = function.request("GET", f"/job_events?job_id={job_id}", headers={"Last-Event-ID": last_id})
+        assert (answer.status, answer.data) == (204, b"")
+
+    def test_a_wish_to_cancel_is_seen(self, start: Start, endpoint: Start, submit) -> None:
+        job_id, worker, cancel = submit(), start("worker", JOB_SECONDS="30").ready(), endpoint("cancel_job")
+        stream = events(endpoint("job_events"), job_id)
+        assert next(stream)[1]["status"] == "submitted"
+        soon(lambda: worker.deliver(job_id))
+        assert next(stream)[1]["status"] == "in progress"
+        cancel.request("POST", f"/cancel_job?job_id={job_id}")
+        seen = [record for _, record in stream]
+        assert any(record["status"] == "in progress" and "cancel-requested-at" in record for record in seen)
+        assert seen[-1]["status"] == "cancelled"
+
+    def test_two_who_follow_one_job_see_the_same(self, endpoint: Start, submit, worker: Function) -> None:
+        job_id = submit()
+        one, two = (events(endpoint("job_events"), job_id) for _ in "12")
+        assert next(one) == next(two)
+        soon(lambda: worker.deliver(job_id))
+        assert [*one][-1] == [*two][-1]
+
+    @pytest.mark.parametrize(
+        ("query", "status"), [("", 400), ("?job_id=x", 400), (f"?job_id={'0' * 8}-0000-4000-8000-{'0' * 12}", 404)]
+    )
+    def test_what_cannot_be_followed_is_a_problem(self, endpoint: Start, store: Redis, query: str, status: int) -> None:
+        answer = endpoint("job_events").request("GET", f"/job_events{query}")
+        assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+    def test_without_redis_it_is_unavailable(self, start: Start, store: Redis) -> None:
+        function = start("job_events", REDIS_URL="redis://127.0.0.1:1/0").ready()
+        answer = function.request("GET", f"/job_events?job_id={'0' * 8}-0000-4000-8000-{'0' * 12}")
+        assert answer.status == 503
