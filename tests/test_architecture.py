@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
 ONLY_IMPORTERS = {
     "redis": {"scripts", "changes"},
+    "hiredis": {"scripts"},
     "greenlet": {"waiting"},
     "cloudevents": {"events"},
     "urllib3": {"events"},

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hiredis
 import redis
 from redis.asyncio.connection import ConnectionPool as AsyncConnectionPool
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -183,14 +184,10 @@ class _Shared:
             await asyncio.shield(self._connecting)
         call = _Call(len(commands), [], loop.create_future())
         if not self._to_send:
-            loop.call_soon(self._flush)
-        self._to_send += self._connection.pack_commands(commands)
+            loop.call_soon(self._flush, call)
+        self._to_send += map(hiredis.pack_command, commands)
         self._unanswered.append(call)
-        late = loop.call_later(ANSWER_SECONDS, self._late, call)
-        try:
-            return await call.done
-        finally:
-            late.cancel()
+        return await call.done
 
     async def _connect(self) -> None:
         try:
@@ -205,9 +202,10 @@ class _Shared:
         self._connection = connection
         self._in_background(self._read())
 
-    def _flush(self) -> None:
+    def _flush(self, first: _Call) -> None:
         """Send what was asked for in this turn of the loop."""
         if self._connection:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._late, first)
             self._in_background(self._connection.send_packed_command(self._to_send, check_health=False))
         self._to_send = []
 
