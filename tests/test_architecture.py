@@ -18,9 +18,10 @@ LUA = sorted((FUNCTIONS / "knative_jobs" / "lua").glob("*.lua"))
 README = (ROOT / "README.md").read_text()
 SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
 ONLY_IMPORTER = {"redis": "store", "hiredis": "store", "cloudevents": "events", "urllib3": "events"}
+ONLY_IMPORTER |= {"opentelemetry": "tracing"}
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
-BELOW_HTTP |= {"settings", "errors"}
+BELOW_HTTP |= {"settings", "errors", "tracing", "logs"}
 
 
 def imports(path: Path) -> set[str]:
