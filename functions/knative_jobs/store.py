@@ -7,6 +7,7 @@ All functions raise UnavailableError when Redis is away or takes no writes; an e
 """
 
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.retry import Retry
+# redis imports OpenTelemetry's metrics wherever they are installed. Nothing here uses them, and they are a third of the
+# time that its import takes at every start: so they are not to be found until it is imported.
+_hidden = sys.modules.setdefault("opentelemetry", None) is None  # type: ignore[arg-type]
+import redis  # noqa: E402
+from redis.backoff import ExponentialBackoff, NoBackoff  # noqa: E402
+from redis.retry import Retry  # noqa: E402
 
-from knative_jobs.errors import UnavailableError
-from knative_jobs.settings import settings
+if _hidden:
+    del sys.modules["opentelemetry"]
+
+from knative_jobs.errors import UnavailableError  # noqa: E402
+from knative_jobs.settings import settings  # noqa: E402
 
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
 REFUSE_SECONDS = 1
