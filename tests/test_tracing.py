@@ -377,6 +377,13 @@ class TestNoCollector:
                 jobs.kill(signal.SIGTERM)
                 assert time.monotonic() - begun < 6, "it waits for the last spans, but not for long"
 
+    def test_the_log_says_what_could_not_be_sent(self, start: Start) -> None:
+        away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
+        jobs = start("jobs", K_SERVICE="jobs", OTEL_BSP_SCHEDULE_DELAY="50", **away).ready()
+        submit(jobs)
+        [line] = lines(jobs, "Failed to export")
+        assert line["severity"] == "ERROR"
+
     def test_without_one_opentelemetry_is_not_loaded_by_any_function(self) -> None:
         assert loaded() == []
         assert "opentelemetry" in loaded(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")

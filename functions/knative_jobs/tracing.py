@@ -19,6 +19,7 @@ from knative_jobs.settings import settings
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as OpenTelemetrySpan
     from opentelemetry.trace import Tracer
 
@@ -47,8 +48,9 @@ def enabled() -> bool:
 def prepare() -> None:
     """Import what spans need, when they are sent anywhere, so that no request waits for it."""
     if enabled():
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.sdk.trace.export  # noqa: F401
+
+        _exporter()
 
 
 class Span:
@@ -114,16 +116,22 @@ def _context(parent: str) -> "Context":
 
 
 @cache
+def _exporter() -> "SpanExporter":
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+@cache
 def _tracer() -> "Tracer":
     """Return the tracer of this process. The first span makes it: a server may fork once it has loaded a function."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ours = Resource.create({"service.name": settings().k_service or "knative-jobs"})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(_exporter()))
     _flush_at_exit(provider)
     return provider.get_tracer("knative_jobs")
 
