@@ -353,6 +353,18 @@ class TestSpans:
         [span] = collector.wait_for(ATTEMPT)
         assert span.attributes["job.outcome"] == "complete"
 
+    def test_so_is_that_of_a_job_sink(
+        self, start: Start, endpoint: Start, collector: Collector, tmp_path: Path
+    ) -> None:
+        job_id = submit(endpoint("jobs"), traceparent=GIVEN)
+        event = {"specversion": "1.0", "type": "dev.knative-jobs.job.submitted", "source": "/jobs", "id": "1"}
+        (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id}))
+        command = ["-m", "knative_jobs.jobsink", str(tmp_path / "event")]
+        settings = collector.settings | {"OTEL_BSP_SCHEDULE_DELAY": "60000", "JOB_SECONDS": "0"}
+        assert start("worker", command=command, **settings).process.wait() == 0
+        [span] = collector.wait_for(ATTEMPT)
+        assert (span.trace, span.parent) == (TRACE, CALLER)
+
 
 class TestNoCollector:
     def test_a_collector_that_is_away_or_silent_slows_and_fails_nothing(
