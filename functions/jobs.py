@@ -12,7 +12,8 @@ from knative_jobs.http import RETRY_AFTER_SECONDS, answer, endpoint
 def jobs(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch."""
     new_jobs, is_batch = submission.parse(request.get_data())
-    submitted = submission.submit(new_jobs, request.headers.get("Idempotency-Key", ""), request.remote_user or "")
+    key, traceparent = (request.headers.get(name, "") for name in ("Idempotency-Key", "traceparent"))
+    submitted = submission.submit(new_jobs, key, request.remote_user or "", traceparent)
     headers = {"Retry-After": RETRY_AFTER_SECONDS}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"

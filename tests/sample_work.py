@@ -17,6 +17,8 @@ def work(job: Job) -> object:
     match str(job.start).split(" "):
         case ["return"]:
             return {"start": job.start, "end": job.end}
+        case ["traceparent"]:
+            return job.traceparent
         case ["sleep", seconds]:
             time.sleep(float(seconds))
         case ["hold-the-gil", seconds]:

@@ -23,10 +23,11 @@ ONLY_IMPORTERS = {
     "greenlet": {"waiting"},
     "cloudevents": {"events"},
     "urllib3": {"events"},
+    "opentelemetry": {"tracing"},
 }
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
-BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting"}
+BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs"}
 
 
 def imports(path: Path) -> set[str]:

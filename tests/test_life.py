@@ -195,7 +195,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def reclaim(self) -> None:
-        taken = dict(store.reclaim('"lease expired"'))
+        taken = {job_id: status for job_id, status, _ in store.reclaim('"lease expired"')}
         for job_id, job in self.jobs.items():
             if job.status == "in progress" and job.lease <= self.now - 1e-3:
                 assert job_id in taken

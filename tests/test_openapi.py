@@ -73,7 +73,8 @@ def test_every_field_of_a_record_is_described(start: Start, endpoint: Start, sto
     for what in ("report 0.2", "raise oh", "return"):
         job = endpoint("jobs").request("POST", "/jobs", body=json.dumps({"start": what, "end": 1})).json()
         worker.deliver(job["id"])
-    cancelled = endpoint("jobs").request("POST", "/jobs", body=b'{"start": 1, "end": 2}').json()
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    cancelled = endpoint("jobs").request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers=trace).json()
     endpoint("cancel_job").request("POST", f"/cancel_job?job_id={cancelled['id']}")
     jobs = endpoint("completed_jobs").request("GET").json() + endpoint("incomplete_jobs").request("GET").json()
     assert {job["status"] for job in jobs} == {"complete", "failed", "cancelled"}

@@ -169,7 +169,7 @@ class TestRedisUsers:
     def refused(self, reader: redis.Redis, script: Path, job_id: str) -> bool:
         """Whether Redis refuses a call within the script."""
         sha = reader.script_load((PACKAGE / "lua" / "life.lua").read_text() + script.read_text())
-        given = {"submit": [9, "", "", 9, "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
+        given = {"submit": [9, "", "", 9, "", "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
         try:
             reader.evalsha(sha, 0, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
         except redis.ResponseError as error:

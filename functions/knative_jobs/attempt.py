@@ -7,18 +7,25 @@ import random
 import socket
 import threading
 import time
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs import store, work_launcher
+from knative_jobs import store, tracing, work_launcher
 from knative_jobs.errors import UnavailableError
+from knative_jobs.logs import about
 from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
 from knative_jobs.sweep import announce_overdue
 
 MAX_BACKOFF_SECONDS = 3600
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
+_PROCESSES = {
+    "messaging.system": "knative",
+    "messaging.operation.name": "attempt",
+    "messaging.operation.type": "process",
+}
 
 _log = logging.getLogger("knative_jobs.worker")
 _one_at_a_time = threading.Lock()
@@ -47,9 +54,11 @@ def work_through(job_id: str) -> None:
         ends_at = time.monotonic() + settings().worker_drain_seconds
         held = store.claim(job_id, worker_ip())
         while isinstance(held, store.Claim):
-            outcome = _run(held)
-            more = not stopping.is_set() and time.monotonic() < ends_at
-            held = _finish(held, outcome, next_for=worker_ip() if more else "")
+            with _span(held) as span:
+                held = held._replace(traceparent=span.traceparent)
+                outcome = _run(held)
+                more = not stopping.is_set() and time.monotonic() < ends_at
+                held = _finish(held, outcome, span, next_for=worker_ip() if more else "")
             if not more:
                 announce_overdue(for_s=0, most=1)
 
@@ -62,7 +71,9 @@ def work_on(job_id: str) -> None:
     """
     held = store.claim(job_id, worker_ip())
     if isinstance(held, store.Claim):
-        _finish(held, _run(held))
+        with _span(held) as span:
+            held = held._replace(traceparent=span.traceparent)
+            _finish(held, _run(held), span)
 
 
 @functools.cache
@@ -78,16 +89,27 @@ def worker_ip() -> str:
         return str(probe.getsockname()[0])
 
 
-def _finish(held: store.Claim, outcome: _Outcome, next_for: str = "") -> store.Claim | str:
+def _span(held: store.Claim) -> AbstractContextManager[tracing.Span]:
+    attributes: dict[str, str | int] = {"job.id": held.id, "job.attempt": held.attempt}
+    return tracing.span("attempt", "CONSUMER", held.traceparent, _PROCESSES | attributes)
+
+
+def _finish(held: store.Claim, outcome: _Outcome, span: tracing.Span, next_for: str = "") -> store.Claim | str:
     """Record how an attempt ended. Return the next claim, where one is asked for and to be had."""
     if outcome.word == "lost":
         status, following = "refused", store.claim("", next_for) if next_for else "none"
     else:
         status, following = store.finish(held, *outcome, next_for=next_for)
+    span.note("job.outcome", "lost" if status == "refused" else outcome.word)
     if status == "refused":
-        _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
+        span.went_wrong("lost")
+        _log.warning(
+            "job %s attempt %s: late finish refused, another has the job", held.id, held.attempt, extra=_about(held)
+        )
     else:
-        _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
+        if outcome.word in ("error", "failed"):
+            span.went_wrong(json.loads(outcome.payload)["type"])
+        _log.info("job %s attempt %s: %s", held.id, held.attempt, status, extra=_about(held))
     return following
 
 
@@ -105,7 +127,8 @@ def _supervise(process: "Connection[Any, Any]", held: store.Claim) -> _Outcome:
     ends_at = time.monotonic() + settings().job_timeout_seconds
     release_at = float("inf")
     start, end = _value(held, "start"), _value(held, "end")
-    process.send(("work", {"id": held.id, "attempt": held.attempt, "start": start, "end": end}))
+    job = {"id": held.id, "attempt": held.attempt, "start": start, "end": end, "traceparent": held.traceparent}
+    process.send(("work", job))
     while True:
         match process.recv() if process.poll(heartbeat) else ("at work",):
             case ("complete", result):
@@ -140,8 +163,12 @@ def _renew(held: store.Claim, progress: str = "", message: str = "") -> str:
     try:
         return store.renew(held, progress, message)
     except UnavailableError as error:
-        _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error)
+        _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
         return "missed"
+
+
+def _about(held: store.Claim) -> dict[str, Any]:
+    return about(held.id, held.attempt, held.traceparent)
 
 
 def _value(held: store.Claim, name: str) -> str | float:

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Mapping
 
-from knative_jobs import events, life, store
+from knative_jobs import events, life, store, tracing
+from knative_jobs.logs import about
 from knative_jobs.settings import settings
 
 _log = logging.getLogger("knative_jobs.dead_letter")
@@ -26,4 +27,6 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
     waits = store.postpone(job_id, settings().job_backoff_seconds)
     # https://knative.dev/docs/eventing/event-delivery/#configuring-channel-event-delivery
     why = {name: event.get(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
-    _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, "waits" if waits else "went on")
+    went = "waits" if waits else "went on"
+    extra = about(job_id, 0, tracing.parse(event.get("traceparent", "")))
+    _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, went, extra=extra)

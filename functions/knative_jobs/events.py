@@ -5,6 +5,7 @@ answer says nothing about the job: what no event brought to a worker, the sweepe
 """
 
 import itertools
+import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http, to_binary
 
+from knative_jobs import tracing
 from knative_jobs.errors import InvalidError
+from knative_jobs.logs import about
 from knative_jobs.settings import settings
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
 
 _log = logging.getLogger("knative_jobs.events")
+_SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
 _slots = threading.BoundedSemaphore(MAX_OPEN)
 
 
@@ -48,22 +52,40 @@ def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
     return attributes
 
 
-def emit_submitted(jobs: Iterable[tuple[str, int, str | bytes]], queue: int = 0) -> None:
+def emit_submitted(
+    jobs: Iterable[tuple[str, int, str | bytes]], queue: int = 0, traceparent: str | None = None
+) -> None:
     """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
 
     Args:
         jobs: what to announce.
         queue: how many jobs are due before these; what comes after the first MAX_OPEN of all is not announced.
+        traceparent: of the request that submitted all of them. None: the records say it.
     """
     if not settings().k_sink:
         return
     for job in itertools.islice(jobs, max(0, MAX_OPEN - queue)):
         if not _slots.acquire(blocking=False):
             return
-        _threads().submit(_emit, *job)
+        _threads().submit(_emit, *job, traceparent)
 
 
-def _emit(job_id: str, attempt: int, record: str | bytes) -> None:
+def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | None) -> None:
+    try:
+        if traceparent is None:
+            traceparent = json.loads(record).get("traceparent", "")
+        about_it = {"job.id": job_id, "messaging.message.id": f"{job_id}.{attempt}"}
+        with tracing.span(f"send {SUBMITTED}", "PRODUCER", traceparent, _SENDS | about_it) as span:
+            traceparent = span.traceparent
+            _send(job_id, attempt, record, span)
+    except Exception as error:
+        extra = about(job_id, attempt, traceparent or "")
+        _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)
+    finally:
+        _slots.release()
+
+
+def _send(job_id: str, attempt: int, record: str | bytes, span: tracing.Span) -> None:
     attributes = {
         "type": SUBMITTED,
         "source": SOURCE,
@@ -71,17 +93,17 @@ def _emit(job_id: str, attempt: int, record: str | bytes) -> None:
         "id": f"{job_id}.{attempt}",
         "datacontenttype": "application/json",
     }
+    if span.traceparent:
+        # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
+        attributes["traceparent"] = span.traceparent
     headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
-    try:
-        if token_file := settings().k_sink_token_file:
-            headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
-        status = _http().request("POST", settings().k_sink, body=body, headers=headers).status
-        if status >= 300:
-            _log.warning("the broker answered %s to the event of job %s", status, job_id)
-    except Exception as error:
-        _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error)
-    finally:
-        _slots.release()
+    if token_file := settings().k_sink_token_file:
+        headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
+    status = _http().request("POST", settings().k_sink, body=body, headers=headers).status
+    if status >= 300:
+        span.went_wrong(str(status))
+        extra = about(job_id, attempt, span.traceparent)
+        _log.warning("the broker answered %s to the event of job %s", status, job_id, extra=extra)
 
 
 @cache

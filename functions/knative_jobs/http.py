@@ -4,14 +4,15 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Protocol, cast
 
 from flask import Request, Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from knative_jobs import auth, errors, waiting
+from knative_jobs import auth, errors, tracing, waiting
+from knative_jobs.logs import about
 from knative_jobs.settings import settings
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -28,6 +29,7 @@ _STATUS_OF = {
     errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_METHODS = set(HTTPMethod)
 _TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _log = logging.getLogger("knative_jobs")
 
@@ -52,6 +54,7 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
     methods = (method, "HEAD") if method == "GET" else (method,)
     paths = {"/", *routes}
     callers = auth.callers(settings().api_tokens) if routes else ()
+    tracing.prepare()
     scope = auth.READ if method == "GET" else auth.WRITE
 
     def decorate(handler: Callable[[Request], Response]) -> Handler:
@@ -75,7 +78,7 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
             except auth.RefusedError as error:
                 return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
             except errors.JobError as error:
-                return _problem_of(error)
+                return _problem_of(error, request)
             except RequestEntityTooLarge:
                 detail = f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs."
                 refusal = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
@@ -84,10 +87,11 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 _discard(request)
                 return refusal
             except Exception:
-                _log.exception("%s %s failed", request.method, request.path)
+                _log.exception("%s %s failed", request.method, request.path, extra=_about(request))
                 return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
 
-        served = cast(Handler, answer_request)
+        traced = routes and tracing.enabled()
+        served = cast(Handler, _traced(answer_request, method, routes[0]) if traced else answer_request)
         served.routes = routes
         return served
 
@@ -118,6 +122,35 @@ def no_such_route(path: str, routes: Iterable[str]) -> Response:
     return problem(HTTPStatus.NOT_FOUND, f"Nothing is at {path[:200]}. There is: {', '.join(routes)}.")
 
 
+def _traced(handler: Callable[[Request], Response], method: str, route: str) -> Callable[[Request], Response]:
+    """Let each request be a span, until the answer begins. What it leads to has this span for its parent."""
+
+    @functools.wraps(handler)
+    def answer_request(request: Request) -> Response:
+        if request.path in HEALTH:
+            return handler(request)
+        attributes = {
+            "http.request.method": request.method if request.method in _METHODS else "_OTHER",
+            "http.route": route,
+            "url.path": request.path[:200],
+            "url.scheme": request.scheme,
+        }
+        parent = tracing.parse(request.headers.get("traceparent", ""))
+        with tracing.span(f"{method} {route}", "SERVER", parent, attributes) as span:
+            request.environ["HTTP_TRACEPARENT"] = span.traceparent
+            response = handler(request)
+            span.note("http.response.status_code", response.status_code)
+            if response.status_code >= 500:
+                span.went_wrong(str(response.status_code))
+            return response
+
+    return answer_request
+
+
+def _about(request: Request) -> dict[str, Any]:
+    return about(traceparent=tracing.parse(request.headers.get("traceparent", "")))
+
+
 def _discard(request: Request) -> None:
     """Read what is left of a body, within reason: a proxy that is still sending takes an answer for a broken one."""
     left = MAX_DISCARDED_BYTES
@@ -134,8 +167,8 @@ class _Answer(Response):
         return self.headers
 
 
-def _problem_of(error: errors.JobError) -> Response:
+def _problem_of(error: errors.JobError, request: Request) -> Response:
     status = _STATUS_OF[type(error)]
     if isinstance(error, errors.UnavailableError):
-        _log.warning("%s %s", error, error.__cause__ or "")
+        _log.warning("%s %s", error, error.__cause__ or "", extra=_about(request))
     return problem(status, str(error), {"Retry-After": RETRY_AFTER_SECONDS} if status in _TRY_AGAIN else None)

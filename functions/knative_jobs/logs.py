@@ -2,8 +2,16 @@
 
 import json
 import logging
+from typing import Any
 
 from knative_jobs.settings import settings
+
+_ABOUT = ("job_id", "attempt", "trace_id", "span_id")
+
+
+def about(job_id: str = "", attempt: int = 0, traceparent: str = "") -> dict[str, Any]:
+    """Return the `extra` of a record in the log: what the JSON has beside the message, as far as it is known."""
+    return dict(zip(_ABOUT, (job_id, attempt, traceparent[3:35], traceparent[36:52]), strict=True))
 
 
 class Plain(logging.Formatter):
@@ -25,19 +33,24 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: value for name in _ABOUT if (value := getattr(record, name, None))}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
 def configure() -> None:
-    """Send this project's log to standard error."""
+    """Send this project's log to standard error, and what OpenTelemetry says of spans that it could not send."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if settings().k_service else Plain())
     log = logging.getLogger("knative_jobs")
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
+    traces = logging.getLogger("opentelemetry")
+    traces.handlers[:] = [handler]
+    traces.setLevel(logging.ERROR)  # it warns of every repetition
+    traces.propagate = False
 
 
 def _printable(text: str) -> str:

@@ -9,6 +9,7 @@ A call is repeated once when its connection breaks; the scripts are written so t
 
 import asyncio
 import hashlib
+import sys
 import threading
 import time
 from collections import deque
@@ -18,14 +19,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hiredis
-import redis
-from redis.asyncio.connection import ConnectionPool as AsyncConnectionPool
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.retry import Retry
 
-from knative_jobs import waiting
-from knative_jobs.errors import UnavailableError
-from knative_jobs.settings import settings
+# redis imports OpenTelemetry's metrics wherever they are installed. Nothing here uses them, and they are a third of the
+# time that its import takes at every start: so they are not to be found until it is imported.
+_hidden = sys.modules.setdefault("opentelemetry", None) is None  # type: ignore[arg-type]
+import redis  # noqa: E402
+from redis.asyncio.connection import ConnectionPool as AsyncConnectionPool  # noqa: E402
+from redis.backoff import ExponentialBackoff, NoBackoff  # noqa: E402
+from redis.retry import Retry  # noqa: E402
+
+if _hidden:
+    del sys.modules["opentelemetry"]
+
+from knative_jobs import waiting  # noqa: E402
+from knative_jobs.errors import UnavailableError  # noqa: E402
+from knative_jobs.settings import settings  # noqa: E402
 
 ANSWER_SECONDS = 1
 """How long Redis may take to answer, and to take a connection."""
@@ -68,7 +76,7 @@ def _run_all(calls: Sequence[Command]) -> list[Any]:
         replies = _call(commands)
         for i, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
-                _, replies[i] = _call([("SCRIPT LOAD", _script(calls[i][0]).text), commands[i]])
+                _, replies[i] = _call([("SCRIPT", "LOAD", _script(calls[i][0]).text), commands[i]])
     except _NO_ANSWER as error:
         raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
     for reply in replies:

@@ -64,6 +64,10 @@ class Settings:
     """The Service's name, given by Knative. Where it is set, logs are JSON."""
     sweep_seconds: AtLeast0 = 50
     """How long one sweep keeps watching while jobs wait or run."""
+    otel_exporter_otlp_endpoint: str = ""
+    """The collector that spans are sent to. Empty: none is made."""
+    otel_exporter_otlp_traces_endpoint: str = ""
+    """The same for traces alone, with its path; it comes first. OpenTelemetry reads both itself, and more."""
 
 
 @cache

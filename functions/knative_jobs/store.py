@@ -24,6 +24,7 @@ class Claim(NamedTuple):
     start: str
     end: str
     number_fields: str
+    traceparent: str
 
 
 class Overdue(NamedTuple):
@@ -35,12 +36,16 @@ class Overdue(NamedTuple):
 
 
 def submit(
-    jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "", submitted_by: str = ""
+    jobs: list[tuple[str, str, str, str]],
+    key: str = "",
+    fingerprint: str = "",
+    submitted_by: str = "",
+    traceparent: str = "",
 ) -> list[str | int]:
     """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
     fields = [field for job in jobs for field in job]
     known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
-    reply = run("submit", settings().max_queued_jobs, *known, submitted_by, *fields)
+    reply = run("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields)
     return [word.decode() if isinstance(word, bytes) else word for word in reply]
 
 
@@ -109,11 +114,11 @@ def postpone(job_id: str, delay_s: float) -> bool:
     return bool(run("postpone", job_id, delay_s))
 
 
-def reclaim(error: str, most: int = 100) -> list[tuple[str, str]]:
-    """Take back the jobs whose lease has run out. Return their ids, each with its status now."""
+def reclaim(error: str, most: int = 100) -> list[tuple[str, str, str]]:
+    """Take back the jobs whose lease has run out. Return their ids, each with its status now and its traceparent."""
     s = settings()
     words = [word.decode() for word in run("reclaim", most, s.job_max_attempts, s.job_retention_seconds, error)]
-    return list(zip(words[::2], words[1::2], strict=True))
+    return list(zip(words[::3], words[1::3], words[2::3], strict=True))
 
 
 def purge(most: int = 1000) -> int:

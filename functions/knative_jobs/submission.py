@@ -5,7 +5,7 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
-from knative_jobs import events, store
+from knative_jobs import events, store, tracing
 from knative_jobs.errors import InvalidError, KeyReusedError, QueueFullError, UnavailableError
 
 MAX_BATCH = 1000
@@ -56,13 +56,14 @@ def parse(body: bytes) -> tuple[list[NewJob], bool]:
     return [_new_job(job, f"Job {i} of the batch") for i, job in enumerate(given)], True
 
 
-def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = "") -> Submitted:
+def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = "", traceparent: str = "") -> Submitted:
     """Save the jobs, all or none, and let their events be emitted.
 
     Args:
         jobs: what to save.
         idempotency_key: the same key with the same jobs gives the jobs that are there. Each caller has keys of its own.
         submitted_by: the name of the caller's token; empty when none was asked for.
+        traceparent: the header of this name; one that is not valid counts as none.
 
     Raises:
         InvalidError: the idempotency key is too long.
@@ -76,10 +77,12 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     known = ("", "")
     if idempotency_key:
         known = _digest(f"{submitted_by} {idempotency_key}"), _digest(repr([job[1:] for job in fields]))
-    word, *rest = store.submit(fields, *known, submitted_by)
+    traceparent = tracing.parse(traceparent)
+    word, *rest = store.submit(fields, *known, submitted_by, traceparent)
     match word:
         case "submitted":
-            events.emit_submitted(((job.id, 1, job.json()) for job in jobs), queue=int(rest[0]) - len(jobs))
+            new = ((job.id, 1, job.json()) for job in jobs)
+            events.emit_submitted(new, queue=int(rest[0]) - len(jobs), traceparent=traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)

@@ -10,6 +10,7 @@ import time
 
 from knative_jobs import events, store
 from knative_jobs.errors import UnavailableError
+from knative_jobs.logs import about
 from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
 
@@ -52,8 +53,8 @@ def sweep_once() -> int:
     Raises:
         UnavailableError: Redis is away.
     """
-    for job_id, status in store.reclaim(_LEASE_EXPIRED):
-        _log.warning("job %s: its lease ran out, now %s", job_id, status)
+    for job_id, status, traceparent in store.reclaim(_LEASE_EXPIRED):
+        _log.warning("job %s: its lease ran out, now %s", job_id, status, extra=about(job_id, 0, traceparent))
     if removed := store.purge():
         _log.info("%s jobs removed, their retention is over", removed)
     return announce_overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)

@@ -45,12 +45,22 @@ class Worker(Protocol):
 class Job:
     """One attempt of a job, as the work function sees it. `start` and `end` are as they were submitted."""
 
-    def __init__(self, worker: Worker, id: str, attempt: int, start: str | float, end: str | float) -> None:  # noqa: A002
+    def __init__(
+        self,
+        worker: Worker,
+        id: str,  # noqa: A002
+        attempt: int,
+        start: str | float,
+        end: str | float,
+        traceparent: str = "",
+    ) -> None:
         self.id = id
         self.attempt = attempt
         """1 for the first attempt. It grows with each further one."""
         self.start = start
         self.end = end
+        self.traceparent = traceparent
+        """The trace that this attempt belongs to, as the header of that name has it; empty when it belongs to none."""
         self._worker = worker
         self._reported_at = float("-inf")
 

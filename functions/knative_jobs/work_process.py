@@ -4,7 +4,7 @@ It is apart from the worker that holds the claim, so that the heartbeat goes on 
 blocks in C), an attempt can be ended when its time is over, and work that takes its process down does not take the
 worker with it. Both sides talk over a socket in pickled tuples:
 
-    to here     ("work", {id, attempt, start, end})   ("cancel", id)
+    to here     ("work", {id, attempt, start, end, traceparent})   ("cancel", id)
     from here   ("ready", "")  ("unusable", why)     at the start
                 ("progress", fraction, message)
                 ("complete", result as JSON)  ("error", error, delay or None)  ("failed", error)  ("cancelled", "")

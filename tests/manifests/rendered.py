@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -26,7 +27,18 @@ def lacking(what: str) -> NoReturn:
 
 @cache
 def rendered(overlay: str) -> list[Manifest]:
-    folder = KNATIVE / "base" if overlay == "base" else KNATIVE / "overlays" / overlay
+    return build(KNATIVE / "base" if overlay == "base" else KNATIVE / "overlays" / overlay)
+
+
+def with_component(overlay: str, component: str, folder: Path) -> list[Manifest]:
+    """What an overlay in this folder gets that adds a component to one of ours."""
+    within = Path(os.path.relpath(KNATIVE, folder.resolve()))
+    parts = {"resources": [str(within / "overlays" / overlay)], "components": [str(within / "components" / component)]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": "knative-jobs", **parts}))
+    return build(folder)
+
+
+def build(folder: Path) -> list[Manifest]:
     if not shutil.which("kubectl"):
         lacking("not run: kubectl is missing")
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)

@@ -1,11 +1,25 @@
 """Who may talk to whom in a cluster: what the NetworkPolicies and the EventPolicy come to."""
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import kubernetes_validate
 import pytest
 
 from tests.conftest import ROOT
-from tests.manifests.rendered import OVERLAYS, Manifest, functions, of_kind, one, pods, rendered, settings
+from tests.manifests.rendered import (
+    OVERLAYS,
+    Manifest,
+    functions,
+    of_kind,
+    one,
+    pods,
+    rendered,
+    settings,
+    with_component,
+)
+from tests.manifests.test_schemas import KUBERNETES
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
 EMITTERS = {"jobs", "retry-job", "worker", "sweeper"}
@@ -123,6 +137,25 @@ def test_work_reaches_the_internet_with_its_component_and_no_private_address() -
     closed = [ipaddress.ip_network(block) for block in peer["ipBlock"]["except"]]
     for address in ("10.96.0.1", "172.17.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.100.100.200"):
         assert any(ipaddress.ip_address(address) in block for block in closed)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_functions_reach_the_collector_with_the_component_that_names_it(overlay: str, tmp_path: Path) -> None:
+    manifests = with_component(overlay, "tracing", tmp_path)
+    [given] = [m["data"] for m in manifests if m["kind"] == "ConfigMap" and "K_SINK" in m["data"]]
+    changed = dict(given.items() - settings(overlay).items())
+    assert changed.keys() == {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    address = urlsplit(changed["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    _, namespace, *_ = str(address.hostname).split(".")
+    [policy] = [m for m in manifests if m["metadata"]["name"] == "traces"]
+    kubernetes_validate.validate(policy, KUBERNETES, strict=True)
+    assert policy["spec"]["policyTypes"] == ["Egress"]
+    [rule] = policy["spec"]["egress"]
+    assert rule["ports"] == [{"port": address.port}]
+    assert rule["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
+    for owner, pod in labels(overlay).items():
+        function = owner not in ("Deployment redis", "Deployment debug")
+        assert selects(policy["spec"]["podSelector"], pod) == function, owner
 
 
 def test_in_production_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker() -> None:

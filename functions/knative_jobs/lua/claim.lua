@@ -1,6 +1,6 @@
 -- Claims one job for a worker: the named one, or the one that has been due the longest.
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
--- Reply  {id, attempt, failures, start, end, number-fields}   claimed; attempt is the fencing token
+-- Reply  {id, attempt, failures, start, end, number-fields, traceparent}   claimed; attempt is the fencing token
 --        'none'      no job is due
 --        'taken'     the job is not waiting: a worker has it, or it has ended
 --        'early'     the job waits for its next attempt
@@ -23,5 +23,5 @@ move(id, 'submitted', 'in progress')
 redis.call('ZADD', 'jobs.leases', at + lease, id)
 local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
 redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
-local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields')
-return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or ''}
+local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields', 'traceparent')
+return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or '', job[5] or ''}

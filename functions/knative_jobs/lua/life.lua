@@ -87,7 +87,7 @@ end
 local shown = {}
 for _, name in ipairs({'attempt', 'failures', 'progress', 'result', 'error', 'submitted-at', 'started-at', 'finished-at',
   'cancel-requested-at'}) do shown[name] = {'"' .. name .. '":', ','} end
-for _, name in ipairs({'id', 'status', 'worker-ip', 'submitted-by'}) do shown[name] = {'"' .. name .. '":"', '",'} end
+for _, name in ipairs({'id', 'status', 'worker-ip', 'submitted-by', 'traceparent'}) do shown[name] = {'"' .. name .. '":"', '",'} end
 
 local function json_string(text)
   local encoded = cjson.encode(text)
