@@ -3,6 +3,8 @@
 They run in a real Redis. Only the clock in them is replaced, so that time can jump.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from tests.conftest import Redis
 
 LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY = 10, 100, 3, 6, 5
 ENDED = {"complete", "failed", "cancelled"}
+IN_MINUTES = ("submitted", "started", "complete", "failed", "cancelled", "waited.micros")
 INDEXES = ("submitted", "in-progress", "complete", "failed", "cancelled")
 
 
@@ -30,6 +33,8 @@ class Job:
     status: str = "submitted"
     attempt: int = 0
     failures: int = 0
+    submitted: float = 0
+    started: float = 0
     due: float = 0
     lease: float = 0
     removed: float = 0
@@ -49,6 +54,7 @@ class Life(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.count = 0
         self.tokens: dict[str, int] = {}
+        self.totals: Counter[str] = Counter()
         self.tick(0)
 
     @rule(seconds=strategies.sampled_from([0.001, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
@@ -65,8 +71,9 @@ class Life(RuleBasedStateMachine):
             assert reply == ["full"]
             return multiple()
         for job_id in new:
-            self.jobs[job_id] = Job(self.count, due=self.now)
+            self.jobs[job_id] = Job(self.count, due=self.now, submitted=self.now)
             self.count += 1
+        self.totals["submitted"] += size
         assert reply == ["submitted", waiting + size]
         return multiple(*new)
 
@@ -83,6 +90,7 @@ class Life(RuleBasedStateMachine):
             assert held == "unknown"
         elif job.status != "submitted":
             assert held == "taken"
+            self.totals["duplicates"] += 1
         elif job.due > self.now + 1e-3:
             assert held == "early"
         elif isinstance(held, Claim):
@@ -110,6 +118,10 @@ class Life(RuleBasedStateMachine):
         assert held.failures == job.failures
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
+        job.started = self.now
+        self.totals["started"] += 1
+        if job.attempt == 1:
+            self.observe("waited", self.now - job.submitted)
         return held
 
     def holds(self, held: Claim) -> Job | None:
@@ -134,6 +146,7 @@ class Life(RuleBasedStateMachine):
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
+            self.totals["late-finishes"] += status == "refused"
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
@@ -153,6 +166,7 @@ class Life(RuleBasedStateMachine):
             self.end(job, "complete")
             assert first == "complete"
         assert store.finish(held, "complete", "1")[0] == first
+        self.totals["late-finishes"] += 2 * (first == "refused")
 
     @rule(target=claims, held=claims)
     def hang(self, held: Claim) -> Any:
@@ -184,6 +198,7 @@ class Life(RuleBasedStateMachine):
             assert attempts == job.attempt
             job.failures, job.cancel_requested, job.removed = 0, False, 0
             self.wait(job, self.now)
+            self.totals["retried"] += 1
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
     def postpone(self, job_id: str, delay: float) -> None:
@@ -202,6 +217,7 @@ class Life(RuleBasedStateMachine):
             if job_id in taken:
                 assert job.status == "in progress"
                 assert job.lease <= self.now + 1e-3, "never before its lease is over"
+                self.totals["lease-losses"] += 1
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
 
@@ -226,12 +242,20 @@ class Life(RuleBasedStateMachine):
             self.end(job, "failed")
         else:
             self.wait(job, self.now + delay)
+            self.totals["retried"] += 1
 
     def wait(self, job: Job, due: float) -> None:
         job.status, job.due, job.lease = "submitted", due, 0
 
     def end(self, job: Job, status: str) -> None:
         job.status, job.removed = status, self.now + RETENTION
+        self.totals[status] += 1
+        if status == "complete":
+            self.observe("ran", self.now - job.started)
+
+    def observe(self, what: str, seconds: float) -> None:
+        self.totals[what] += 1
+        self.totals[f"{what}.micros"] += round(seconds * 1000) * 1000
 
     @invariant()
     def redis_is_as_the_model(self) -> None:
@@ -257,6 +281,20 @@ class Life(RuleBasedStateMachine):
     def expect(self, index: str, scores: dict[str, float]) -> None:
         found = dict(self.redis.client.zrange(index, 0, -1, withscores=True))
         assert found == pytest.approx(scores, abs=1e-3)
+
+    def teardown(self) -> None:
+        """At the end, what was counted is what happened."""
+        r = self.redis.client
+        totals, in_minutes = Counter[str](), Counter[str]()
+        for what, n in r.hgetall("jobs.totals").items():
+            totals[re.sub(r"\.le\..+", "", what)] += int(n)
+        for key in r.scan_iter("jobs.minute.*"):
+            assert 7000 < r.ttl(key) <= 7200
+            in_minutes.update({what: int(n) for what, n in r.hgetall(key).items()})
+        assert in_minutes == Counter({what: totals[what] for what in IN_MINUTES})
+        for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
+            totals[what] = round(totals[what], -3)
+        assert totals == self.totals
 
 
 @pytest.fixture

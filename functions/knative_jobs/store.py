@@ -48,6 +48,17 @@ class Overdue(NamedTuple):
     record: bytes
 
 
+class Overview(NamedTuple):
+    """How all jobs stand, and what happened in each of the last minutes."""
+
+    counts: dict[str, int]
+    """By status, those without jobs among them."""
+    oldest_waiting_s: float
+    """For how long the oldest waiting job has waited since its submission; 0: none waits."""
+    minutes: list[tuple[int, dict[str, int]]]
+    """The epoch's second at which each began, with what happened how often (see `life.lua`); the oldest first."""
+
+
 def submit(
     jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "", submitted_by: str = ""
 ) -> list[str | int]:
@@ -167,6 +178,18 @@ def pages(listing: str) -> Iterator[bytes]:
         yield records
         if not after:
             return
+
+
+def overview(minutes: int) -> Overview:
+    """Return how all jobs stand, and what happened in the last `minutes` minutes, the present one among them."""
+    counts, oldest, present, *found = _run("overview", minutes)
+    begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
+    return Overview(_numbers(counts), float(oldest), list(zip(begins, map(_numbers, found), strict=True)))
+
+
+def _numbers(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of names, each followed by its number."""
+    return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
 
 
 class _Script(NamedTuple):

@@ -14,14 +14,24 @@ if id == '' then
   if not id then return 'none' end
 else
   local due = redis.call('ZSCORE', 'jobs.due', id)
-  if not due then return redis.call('EXISTS', record_key(id)) == 1 and 'taken' or 'unknown' end
+  if not due then
+    if redis.call('EXISTS', record_key(id)) == 0 then return 'unknown' end
+    count_only('duplicates')
+    return 'taken'
+  end
   if tonumber(due) > at then return 'early' end
 end
 
 redis.call('ZREM', 'jobs.due', id)
-move(id, 'submitted', 'in progress')
+local submitted_at = move(id, 'submitted', 'in progress')
 redis.call('ZADD', 'jobs.leases', at + lease, id)
 local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
 redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
+count('started', 1, at)
+if attempt == 1 then
+  local waited = math.max(0, at - submitted_at)
+  observe('waited', waited)
+  redis.call('HINCRBY', minute_key(at), 'waited.micros', microseconds(waited))
+end
 local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields')
 return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or ''}

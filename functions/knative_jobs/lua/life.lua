@@ -8,6 +8,8 @@
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
 --   jobs.last            string  the last submitted-at given out, in microseconds
+--   jobs.totals          hash    what happened since the first job -> how often; see `count`, `count_only` and `observe`
+--   jobs.minute.<n>      hash    the same within the n-th minute of the epoch; gone after two hours
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
 -- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds
@@ -22,21 +24,70 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
+local function microseconds(seconds)
+  return math.floor(seconds * 1e6 + 0.5)
+end
+
 local function record_key(id)
   return 'job.' .. id
+end
+
+local function minute_key(time)
+  return 'jobs.minute.' .. math.floor(time / 60)
 end
 
 local function index(status)
   return 'jobs.' .. (status:gsub(' ', '-'))
 end
 
--- Moves a job from one status to another, in its record and in the indexes.
+-- Counts that something happened to `n` jobs, for good and in its minute. It comes after the first write of a script:
+-- up to there a Redis that is full may refuse.
+local function count(what, n, at)
+  redis.call('HINCRBY', 'jobs.totals', what, n)
+  local minute = minute_key(at)
+  if redis.call('HINCRBY', minute, what, n) == n then redis.call('EXPIRE', minute, 7200) end
+end
+
+-- Counts, for good alone, what does not change a job's status by itself. A Redis that takes no writes leaves it
+-- uncounted: that must not turn an answer into a fault.
+local function count_only(what)
+  redis.pcall('HINCRBY', 'jobs.totals', what, 1)
+end
+
+-- Adds a duration in seconds to the histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
+-- before, and <what>.micros of their sum, in whole microseconds so that it stays exact.
+local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
+local function observe(what, seconds)
+  local bucket = '+Inf'
+  for i = 1, #bounds do
+    if seconds <= bounds[i] then
+      bucket = bounds[i]
+      break
+    end
+  end
+  redis.call('HINCRBY', 'jobs.totals', what .. '.le.' .. bucket, 1)
+  redis.call('HINCRBY', 'jobs.totals', what .. '.micros', microseconds(seconds))
+end
+
+-- Returns how many jobs have each status, as {status, number, ...}, and for how long the oldest waiting one has waited.
+local function standing()
+  local counts = {}
+  for _, status in ipairs({'submitted', 'in progress', 'complete', 'failed', 'cancelled'}) do
+    counts[#counts + 1] = status
+    counts[#counts + 1] = redis.call('ZCARD', index(status))
+  end
+  local oldest = redis.call('ZRANGE', 'jobs.submitted', 0, 0, 'WITHSCORES')[2]
+  return counts, stamp(oldest and math.max(0, now() - oldest) or 0)
+end
+
+-- Moves a job from one status to another, in its record and in the indexes. Returns its submitted-at.
 local function move(id, from, to)
   local place = redis.call('HGET', record_key(id), 'submitted-at')
   redis.call('ZREM', index(from), id)
   redis.call('HSET', record_key(id), 'status', to)
   redis.call('ZADD', index(to), place, id)
   if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
+  return place
 end
 
 -- Makes a job claimable after `delay` seconds.
@@ -51,6 +102,7 @@ local function finish(id, from, to, at, retention)
   move(id, from, to)
   redis.call('HSET', record_key(id), 'finished-at', stamp(at))
   redis.call('ZADD', 'jobs.retention', at + retention, id)
+  count(to, 1, at)
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
@@ -66,14 +118,15 @@ local function attempt_failed(id, failure, at, max_attempts, delay, retention)
     return 'failed'
   end
   submit_again(id, 'in progress', at, delay)
+  count_only('retried')
   return 'submitted'
 end
 
 -- Fencing: whether the claim with this attempt number is the job's current one. Each claim gets the next number and
--- none is given out twice, so the number is the token.
+-- none is given out twice, so the number is the token. Returns started-at where it is.
 local function holds(id, attempt)
-  local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
-  return current[1] == 'in progress' and current[2] == attempt
+  local current = redis.call('HMGET', record_key(id), 'status', 'attempt', 'started-at')
+  return current[1] == 'in progress' and current[2] == attempt and current[3]
 end
 
 -- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.
