@@ -3,7 +3,7 @@
 They run in a real Redis. Only the clock in them is replaced, so that time can jump.
 """
 
-import re
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,14 +14,13 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run
 
-from knative_jobs import store
+from knative_jobs import overview, store
 from knative_jobs.settings import Settings
 from knative_jobs.store import Claim
 from tests.conftest import Redis
 
 LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY = 10, 100, 3, 6, 5
 ENDED = {"complete", "failed", "cancelled"}
-IN_MINUTES = ("submitted", "started", "complete", "failed", "cancelled", "waited.micros")
 INDEXES = ("submitted", "in-progress", "complete", "failed", "cancelled")
 
 
@@ -55,6 +54,7 @@ class Life(RuleBasedStateMachine):
         self.count = 0
         self.tokens: dict[str, int] = {}
         self.totals: Counter[str] = Counter()
+        self.minutes: dict[int, Counter[str]] = {}
         self.tick(0)
 
     @rule(seconds=strategies.sampled_from([0.001, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
@@ -73,7 +73,7 @@ class Life(RuleBasedStateMachine):
         for job_id in new:
             self.jobs[job_id] = Job(self.count, due=self.now, submitted=self.now)
             self.count += 1
-        self.totals["submitted"] += size
+        self.happened("submitted", size)
         assert reply == ["submitted", waiting + size]
         return multiple(*new)
 
@@ -90,7 +90,7 @@ class Life(RuleBasedStateMachine):
             assert held == "unknown"
         elif job.status != "submitted":
             assert held == "taken"
-            self.totals["duplicates"] += 1
+            self.happened("duplicates")
         elif job.due > self.now + 1e-3:
             assert held == "early"
         elif isinstance(held, Claim):
@@ -119,9 +119,11 @@ class Life(RuleBasedStateMachine):
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
         job.started = self.now
-        self.totals["started"] += 1
-        if job.attempt == 1:
-            self.observe("waited", self.now - job.submitted)
+        self.happened("started")
+        if job.attempt > 1:
+            self.happened("restarted")
+        else:
+            self.happened("waited.micros", round(self.now - job.submitted, 3) * 1e6)
         return held
 
     def holds(self, held: Claim) -> Job | None:
@@ -146,7 +148,7 @@ class Life(RuleBasedStateMachine):
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
-            self.totals["late-finishes"] += status == "refused"
+            self.happened("late-finishes", status == "refused")
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
@@ -166,7 +168,7 @@ class Life(RuleBasedStateMachine):
             self.end(job, "complete")
             assert first == "complete"
         assert store.finish(held, "complete", "1")[0] == first
-        self.totals["late-finishes"] += 2 * (first == "refused")
+        self.happened("late-finishes", 2 * (first == "refused"))
 
     @rule(target=claims, held=claims)
     def hang(self, held: Claim) -> Any:
@@ -198,7 +200,7 @@ class Life(RuleBasedStateMachine):
             assert attempts == job.attempt
             job.failures, job.cancel_requested, job.removed = 0, False, 0
             self.wait(job, self.now)
-            self.totals["retried"] += 1
+            self.happened("retried")
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
     def postpone(self, job_id: str, delay: float) -> None:
@@ -217,7 +219,7 @@ class Life(RuleBasedStateMachine):
             if job_id in taken:
                 assert job.status == "in progress"
                 assert job.lease <= self.now + 1e-3, "never before its lease is over"
-                self.totals["lease-losses"] += 1
+                self.happened("lease-losses")
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
 
@@ -242,20 +244,20 @@ class Life(RuleBasedStateMachine):
             self.end(job, "failed")
         else:
             self.wait(job, self.now + delay)
-            self.totals["retried"] += 1
+            self.happened("retried")
 
     def wait(self, job: Job, due: float) -> None:
         job.status, job.due, job.lease = "submitted", due, 0
 
     def end(self, job: Job, status: str) -> None:
         job.status, job.removed = status, self.now + RETENTION
-        self.totals[status] += 1
+        self.happened(status)
         if status == "complete":
-            self.observe("ran", self.now - job.started)
+            self.happened("ran.micros", round(self.now - job.started, 3) * 1e6)
 
-    def observe(self, what: str, seconds: float) -> None:
-        self.totals[what] += 1
-        self.totals[f"{what}.micros"] += round(seconds * 1000) * 1000
+    def happened(self, what: str, n: float = 1) -> None:
+        self.totals[what] += round(n)
+        self.minutes.setdefault(int(self.now // 60) * 60, Counter())[what] += round(n)
 
     @invariant()
     def redis_is_as_the_model(self) -> None:
@@ -284,17 +286,15 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end, what was counted is what happened."""
-        r = self.redis.client
-        totals, in_minutes = Counter[str](), Counter[str]()
-        for what, n in r.hgetall("jobs.totals").items():
-            totals[re.sub(r"\.le\..+", "", what)] += int(n)
-        for key in r.scan_iter("jobs.minute.*"):
-            assert 7000 < r.ttl(key) <= 7200
-            in_minutes.update({what: int(n) for what, n in r.hgetall(key).items()})
-        assert in_minutes == Counter({what: totals[what] for what in IN_MINUTES})
+        totals = Counter({what: n for what, n in store.overview(0).totals.items() if ".le." not in what})
         for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
             totals[what] = round(totals[what], -3)
         assert totals == self.totals
+        for minute in json.loads(overview.as_json())["minutes"]:
+            happened = self.minutes.get(minute.pop("at"), Counter())
+            assert minute.pop("waited") == pytest.approx(happened["waited.micros"] / 1e6, abs=1e-3)
+            assert minute == {what: happened[what] for what in minute}
+        assert all(7000 < self.redis.client.ttl(key) <= 7200 for key in self.redis.client.scan_iter("jobs.minute.*"))
 
 
 @pytest.fixture

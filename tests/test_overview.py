@@ -56,9 +56,14 @@ class TestOverview:
         assert 0.2 < waited < 30
         assert all({**minute, "at": 0} == {"at": 0, **NOTHING} for minute in seen["minutes"][:-3]), "it is of just now"
 
-    def test_what_happened_over_an_hour_ago_is_left_out(self, store: Redis) -> None:
-        minute = int(time.time() // 60)
-        for n in (minute - 60, minute - 30):
-            store.client.hset(f"jobs.minute.{n}", mapping={"submitted": 7, "waited.micros": 1_500_000})
+    def test_a_minute_is_from_its_first_event_to_that_of_the_next(self, store: Redis) -> None:
+        present = int(time.time() // 60)
+        totals = {"submitted": 2, "waited.le.5": 2, "waited.micros": 1_500_000}
+        for minute, submitted in [(present - 70, 1), (present - 20, 2), (present - 10, 9)]:
+            store.client.hset(f"jobs.minute.{minute}", mapping={**totals, "submitted": submitted})
+        store.client.hset("jobs.totals", mapping={**totals, "submitted": 10, "waited.le.10": 1, "restarted": 4})
         seen = [minute for minute in json.loads(overview.as_json())["minutes"] if minute["submitted"]]
-        assert seen == [{"at": (minute - 30) * 60, **NOTHING, "submitted": 7, "waited": 1.5}]
+        assert seen == [
+            {"at": (present - 20) * 60, **NOTHING, "submitted": 7},
+            {"at": (present - 10) * 60, **NOTHING, "submitted": 1, "started": 5},
+        ]

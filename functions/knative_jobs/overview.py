@@ -20,11 +20,17 @@ def as_json() -> str:
         UnavailableError: Redis is away.
     """
     found = store.overview(MINUTES)
-    minutes = [
-        {"at": at, **{what: counted.get(what, 0) for what in _COUNTED}, "waited": counted.get("waited.micros", 0) / 1e6}
-        for at, counted in found.minutes
-    ]
-    return json.dumps(
-        {"counts": found.counts, "oldest-waiting-seconds": found.oldest_waiting_s, "minutes": minutes},
-        separators=(",", ":"),
-    )
+    minutes, end = [], found.totals
+    for at, begin in reversed(found.minutes):
+        begin = begin or end  # nothing happened
+        minutes.append({"at": at, **_between(begin, end)})
+        end = begin
+    seen = {"counts": found.counts, "oldest-waiting-seconds": found.oldest_waiting_s, "minutes": minutes[::-1]}
+    return json.dumps(seen, separators=(",", ":"))
+
+
+def _between(begin: dict[str, int], end: dict[str, int]) -> dict[str, float]:
+    """Return what happened from one moment to another, of which these are the totals."""
+    happened = {what: end.get(what, 0) - begin.get(what, 0) for what in (*_COUNTED, "waited.micros")}
+    waited_s = happened.pop("waited.micros") / 1e6
+    return {**happened, "waited": waited_s}

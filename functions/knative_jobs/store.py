@@ -55,8 +55,10 @@ class Overview(NamedTuple):
     """By status, those without jobs among them."""
     oldest_waiting_s: float
     """For how long the oldest waiting job has waited since its submission; 0: none waits."""
+    totals: dict[str, int]
+    """What happened how often, in the words of `life.lua`, and how many attempts are `started` and jobs `complete`."""
     minutes: list[tuple[int, dict[str, int]]]
-    """The epoch's second at which each began, with what happened how often (see `life.lua`); the oldest first."""
+    """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
 
 
 def submit(
@@ -181,10 +183,18 @@ def pages(listing: str) -> Iterator[bytes]:
 
 
 def overview(minutes: int) -> Overview:
-    """Return how all jobs stand, and what happened in the last `minutes` minutes, the present one among them."""
-    counts, oldest, present, *found = _run("overview", minutes)
+    """Return how all jobs stand, and the last `minutes` minutes, the present one among them, oldest first."""
+    counts, oldest, totals, present, *found = _run("overview", minutes)
     begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
-    return Overview(_numbers(counts), float(oldest), list(zip(begins, map(_numbers, found), strict=True)))
+    then = list(zip(begins, map(_totals, found), strict=True))
+    return Overview(_numbers(counts), float(oldest), _totals(totals), then)
+
+
+def _totals(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of totals. What a histogram has is not counted a second time, so it is summed here."""
+    found = _numbers(flat)
+    waited, ran = (sum(n for what, n in found.items() if what.startswith(f"{name}.le.")) for name in ("waited", "ran"))
+    return found and found | {"started": waited + found.get("restarted", 0), "complete": ran}
 
 
 def _numbers(flat: list[Any]) -> dict[str, int]:

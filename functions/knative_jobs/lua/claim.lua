@@ -27,11 +27,6 @@ local submitted_at = move(id, 'submitted', 'in progress')
 redis.call('ZADD', 'jobs.leases', at + lease, id)
 local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
 redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
-count('started', 1, at)
-if attempt == 1 then
-  local waited = math.max(0, at - submitted_at)
-  observe('waited', waited)
-  redis.call('HINCRBY', minute_key(at), 'waited.micros', microseconds(waited))
-end
+if attempt == 1 then observe('waited', math.max(0, at - submitted_at), at) else count('restarted', 1, at) end
 local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields')
 return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or ''}

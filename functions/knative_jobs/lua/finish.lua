@@ -25,7 +25,7 @@ if outcome == 'complete' then
   redis.call('HSET', record_key(id), 'result', payload)
   if redis.call('HEXISTS', record_key(id), 'progress') == 1 then redis.call('HSET', record_key(id), 'progress', 1) end
   finish(id, 'in progress', 'complete', at, retention)
-  observe('ran', math.max(0, at - started_at))
+  observe('ran', math.max(0, at - started_at), at)
   return 'complete'
 end
 if outcome == 'cancelled' then

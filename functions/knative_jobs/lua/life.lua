@@ -8,8 +8,16 @@
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
 --   jobs.last            string  the last submitted-at given out, in microseconds
---   jobs.totals          hash    what happened since the first job -> how often; see `count`, `count_only` and `observe`
---   jobs.minute.<n>      hash    the same within the n-th minute of the epoch; gone after two hours
+--   jobs.totals          hash    what happened -> how often; never reset
+--                                submitted, failed, cancelled   jobs
+--                                waited.*       histogram of the wait from submitted-at to the start of the first attempt
+--                                ran.*          histogram of the attempts that completed their job
+--                                restarted      attempts after the first
+--                                retried        failed attempts that were due again, and retries that people asked for
+--                                duplicates     claims of a job that was not waiting
+--                                lease-losses   attempts taken back
+--                                late-finishes  finishes refused
+--   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
 -- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds
@@ -24,10 +32,6 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
-local function microseconds(seconds)
-  return math.floor(seconds * 1e6 + 0.5)
-end
-
 local function record_key(id)
   return 'job.' .. id
 end
@@ -40,16 +44,24 @@ local function index(status)
   return 'jobs.' .. (status:gsub(' ', '-'))
 end
 
--- Counts that something happened to `n` jobs, for good and in its minute. It comes after the first write of a script:
--- up to there a Redis that is full may refuse.
-local function count(what, n, at)
-  redis.call('HINCRBY', 'jobs.totals', what, n)
+-- Before the first count of a minute: keeps the totals as they were when it began.
+local function turn_minute(at)
   local minute = minute_key(at)
-  if redis.call('HINCRBY', minute, what, n) == n then redis.call('EXPIRE', minute, 7200) end
+  if redis.call('EXISTS', minute) == 1 then return end
+  redis.call('HINCRBY', 'jobs.totals', 'submitted', 0)
+  redis.call('COPY', 'jobs.totals', minute)
+  redis.call('EXPIRE', minute, 7200)
 end
 
--- Counts, for good alone, what does not change a job's status by itself. A Redis that takes no writes leaves it
--- uncounted: that must not turn an answer into a fault.
+-- Counts that something happened to `n` jobs. As `observe`, it comes after the first write of a script, for up to there
+-- a Redis that is full may refuse.
+local function count(what, n, at)
+  turn_minute(at)
+  redis.call('HINCRBY', 'jobs.totals', what, n)
+end
+
+-- Counts what may come with no other write. A Redis that takes no writes leaves it uncounted: that must not turn an
+-- answer into a fault.
 local function count_only(what)
   redis.pcall('HINCRBY', 'jobs.totals', what, 1)
 end
@@ -57,7 +69,8 @@ end
 -- Adds a duration in seconds to the histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
 -- before, and <what>.micros of their sum, in whole microseconds so that it stays exact.
 local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
-local function observe(what, seconds)
+local function observe(what, seconds, at)
+  turn_minute(at)
   local bucket = '+Inf'
   for i = 1, #bounds do
     if seconds <= bounds[i] then
@@ -66,7 +79,7 @@ local function observe(what, seconds)
     end
   end
   redis.call('HINCRBY', 'jobs.totals', what .. '.le.' .. bucket, 1)
-  redis.call('HINCRBY', 'jobs.totals', what .. '.micros', microseconds(seconds))
+  redis.call('HINCRBY', 'jobs.totals', what .. '.micros', math.floor(seconds * 1e6 + 0.5))
 end
 
 -- Returns how many jobs have each status, as {status, number, ...}, and for how long the oldest waiting one has waited.
@@ -102,7 +115,7 @@ local function finish(id, from, to, at, retention)
   move(id, from, to)
   redis.call('HSET', record_key(id), 'finished-at', stamp(at))
   redis.call('ZADD', 'jobs.retention', at + retention, id)
-  count(to, 1, at)
+  if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
