@@ -18,6 +18,7 @@ LUA = sorted((FUNCTIONS / "knative_jobs" / "lua").glob("*.lua"))
 README = (ROOT / "README.md").read_text()
 SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
 ONLY_IMPORTER = {"redis": "store", "hiredis": "store", "cloudevents": "events", "urllib3": "events"}
+ONLY_IMPORTER |= {"prometheus_client": "metrics"}
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
 BELOW_HTTP |= {"settings", "errors"}

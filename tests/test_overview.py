@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,10 +16,10 @@ from tests.test_lists import submit
 NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled": 0, "waited": 0}
 
 
-@pytest.fixture
-def as_reader(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this process reach Redis as the functions do that only read."""
-    settings = Settings(redis_url=store.url, redis_username="reader", redis_password=store.passwords["reader"])
+@contextmanager
+def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
+    """Let this process reach Redis as the functions of a kind do."""
+    settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
     monkeypatch.setattr(scripts, "settings", lambda: settings)
     for cached in (scripts._pool, scripts._local):
         cached.cache_clear()
@@ -26,6 +27,12 @@ def as_reader(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     scripts._local().connection.disconnect()
     for cached in (scripts._pool, scripts._local):
         cached.cache_clear()
+
+
+@pytest.fixture
+def as_reader(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with connected(store, "reader", monkeypatch):
+        yield
 
 
 @pytest.mark.usefixtures("as_reader")

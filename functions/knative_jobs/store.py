@@ -61,6 +61,16 @@ class Overview(NamedTuple):
     """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
 
 
+class Metrics(NamedTuple):
+    """How all jobs stand, and what happened so far; the first three are those of Overview."""
+
+    counts: dict[str, int]
+    oldest_waiting_s: float
+    totals: dict[str, int]
+    bounds: list[str]
+    """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
+
+
 def submit(
     jobs: list[tuple[str, str, str, str]], key: str = "", fingerprint: str = "", submitted_by: str = ""
 ) -> list[str | int]:
@@ -188,6 +198,12 @@ def overview(minutes: int) -> Overview:
     begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
     then = list(zip(begins, map(_totals, found), strict=True))
     return Overview(_numbers(counts), float(oldest), _totals(totals), then)
+
+
+def metrics() -> Metrics:
+    """Return how all jobs stand, and what happened so far."""
+    counts, oldest, totals, bounds = _run("metrics")
+    return Metrics(_numbers(counts), float(oldest), _totals(totals), bounds.decode().split())
 
 
 def _totals(flat: list[Any]) -> dict[str, int]:
