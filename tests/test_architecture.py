@@ -24,6 +24,7 @@ ONLY_IMPORTERS = {
     "cloudevents": {"events"},
     "urllib3": {"events"},
     "opentelemetry": {"tracing"},
+    "prometheus_client": {"metrics"},
 }
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}

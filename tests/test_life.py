@@ -3,6 +3,8 @@
 They run in a real Redis. Only the clock in them is replaced, so that time can jump.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run
 
-from knative_jobs import scripts, store
+from knative_jobs import overview, scripts, store
 from knative_jobs.settings import Settings
 from knative_jobs.store import Claim
 from tests.conftest import Redis
@@ -30,6 +32,8 @@ class Job:
     status: str = "submitted"
     attempt: int = 0
     failures: int = 0
+    submitted: float = 0
+    started: float = 0
     due: float = 0
     lease: float = 0
     removed: float = 0
@@ -49,6 +53,8 @@ class Life(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.count = 0
         self.tokens: dict[str, int] = {}
+        self.totals: Counter[str] = Counter()
+        self.minutes: dict[int, Counter[str]] = {}
         self.tick(0)
 
     @rule(seconds=strategies.sampled_from([0.001, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
@@ -65,8 +71,9 @@ class Life(RuleBasedStateMachine):
             assert reply == ["full"]
             return multiple()
         for job_id in new:
-            self.jobs[job_id] = Job(self.count, due=self.now)
+            self.jobs[job_id] = Job(self.count, due=self.now, submitted=self.now)
             self.count += 1
+        self.happened("submitted", size)
         assert reply == ["submitted", waiting + size]
         return multiple(*new)
 
@@ -83,6 +90,7 @@ class Life(RuleBasedStateMachine):
             assert held == "unknown"
         elif job.status != "submitted":
             assert held == "taken"
+            self.happened("duplicates")
         elif job.due > self.now + 1e-3:
             assert held == "early"
         elif isinstance(held, Claim):
@@ -110,6 +118,12 @@ class Life(RuleBasedStateMachine):
         assert held.failures == job.failures
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
+        job.started = self.now
+        self.happened("started")
+        if job.attempt > 1:
+            self.happened("restarted")
+        else:
+            self.happened("waited.micros", round(self.now - job.submitted, 3) * 1e6)
         return held
 
     def holds(self, held: Claim) -> Job | None:
@@ -134,6 +148,7 @@ class Life(RuleBasedStateMachine):
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
+            self.happened("late-finishes", status == "refused")
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
@@ -153,6 +168,7 @@ class Life(RuleBasedStateMachine):
             self.end(job, "complete")
             assert first == "complete"
         assert store.finish(held, "complete", "1")[0] == first
+        self.happened("late-finishes", 2 * (first == "refused"))
 
     @rule(target=claims, held=claims)
     def hang(self, held: Claim) -> Any:
@@ -184,6 +200,7 @@ class Life(RuleBasedStateMachine):
             assert attempts == job.attempt
             job.failures, job.cancel_requested, job.removed = 0, False, 0
             self.wait(job, self.now)
+            self.happened("retried")
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
     def postpone(self, job_id: str, delay: float) -> None:
@@ -202,6 +219,7 @@ class Life(RuleBasedStateMachine):
             if job_id in taken:
                 assert job.status == "in progress"
                 assert job.lease <= self.now + 1e-3, "never before its lease is over"
+                self.happened("lease-losses")
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
 
@@ -226,12 +244,20 @@ class Life(RuleBasedStateMachine):
             self.end(job, "failed")
         else:
             self.wait(job, self.now + delay)
+            self.happened("retried")
 
     def wait(self, job: Job, due: float) -> None:
         job.status, job.due, job.lease = "submitted", due, 0
 
     def end(self, job: Job, status: str) -> None:
         job.status, job.removed = status, self.now + RETENTION
+        self.happened(status)
+        if status == "complete":
+            self.happened("ran.micros", round(self.now - job.started, 3) * 1e6)
+
+    def happened(self, what: str, n: float = 1) -> None:
+        self.totals[what] += round(n)
+        self.minutes.setdefault(int(self.now // 60) * 60, Counter())[what] += round(n)
 
     @invariant()
     def redis_is_as_the_model(self) -> None:
@@ -257,6 +283,18 @@ class Life(RuleBasedStateMachine):
     def expect(self, index: str, scores: dict[str, float]) -> None:
         found = dict(self.redis.client.zrange(index, 0, -1, withscores=True))
         assert found == pytest.approx(scores, abs=1e-3)
+
+    def teardown(self) -> None:
+        """At the end, what was counted is what happened."""
+        totals = Counter({what: n for what, n in store.overview(0).totals.items() if ".le." not in what})
+        for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
+            totals[what] = round(totals[what], -3)
+        assert totals == self.totals
+        for minute in json.loads(overview.as_json())["minutes"]:
+            happened = self.minutes.get(minute.pop("at"), Counter())
+            assert minute.pop("waited") == pytest.approx(happened["waited.micros"] / 1e6, abs=1e-3)
+            assert minute == {what: happened[what] for what in minute}
+        assert all(7000 < self.redis.client.ttl(key) <= 7200 for key in self.redis.client.scan_iter("jobs.minute.*"))
 
 
 @pytest.fixture

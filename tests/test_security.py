@@ -162,7 +162,7 @@ class TestRedisUsers:
                 s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem != "life" and self.refused(reader, s, job_id)
             }
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
-        assert not refused & {"record", "page"}
+        assert not refused & {"record", "page", "overview", "metrics"}
         assert store.record(job_id) == before
         assert store.client.dbsize() == keys
 
@@ -211,7 +211,7 @@ class TestRedisUsers:
         needing = {target for target in REDIS_USER if scripts_of(target)}
         assert {target for target, user in REDIS_USER.items() if user} == needing
         for target, user in REDIS_USER.items():
-            writes = scripts_of(target) - {"record", "page"}
+            writes = scripts_of(target) - {"record", "page", "overview", "metrics"}
             assert (user in ("", "reader")) == (not writes), target
 
     def test_a_function_with_a_wrong_password_says_503_and_changes_nothing(self, start: Start, store: Redis) -> None:

@@ -35,6 +35,29 @@ class Overdue(NamedTuple):
     record: bytes
 
 
+class Overview(NamedTuple):
+    """How all jobs stand, and what happened in each of the last minutes."""
+
+    counts: dict[str, int]
+    """By status, those without jobs among them."""
+    oldest_waiting_s: float
+    """For how long the oldest waiting job has waited since its submission; 0: none waits."""
+    totals: dict[str, int]
+    """What happened how often, in the words of `life.lua`, and how many attempts are `started` and jobs `complete`."""
+    minutes: list[tuple[int, dict[str, int]]]
+    """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
+
+
+class Metrics(NamedTuple):
+    """How all jobs stand, and what happened so far; the first three are those of Overview."""
+
+    counts: dict[str, int]
+    oldest_waiting_s: float
+    totals: dict[str, int]
+    bounds: list[str]
+    """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
+
+
 def submit(
     jobs: list[tuple[str, str, str, str]],
     key: str = "",
@@ -153,6 +176,32 @@ def pages(listing: str) -> Iterator[bytes]:
         yield records
         if not after:
             return
+
+
+def overview(minutes: int) -> Overview:
+    """Return how all jobs stand, and the last `minutes` minutes, the present one among them, oldest first."""
+    counts, oldest, totals, present, *found = run("overview", minutes)
+    begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
+    then = list(zip(begins, map(_totals, found), strict=True))
+    return Overview(_numbers(counts), float(oldest), _totals(totals), then)
+
+
+def metrics() -> Metrics:
+    """Return how all jobs stand, and what happened so far."""
+    counts, oldest, totals, bounds = run("metrics")
+    return Metrics(_numbers(counts), float(oldest), _totals(totals), bounds.decode().split())
+
+
+def _totals(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of totals. What a histogram has is not counted a second time, so it is summed here."""
+    found = _numbers(flat)
+    waited, ran = (sum(n for what, n in found.items() if what.startswith(f"{name}.le.")) for name in ("waited", "ran"))
+    return found and found | {"started": waited + found.get("restarted", 0), "complete": ran}
+
+
+def _numbers(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of names, each followed by its number."""
+    return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _claim(reply: Any) -> Claim | str:

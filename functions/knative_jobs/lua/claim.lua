@@ -14,14 +14,19 @@ if id == '' then
   if not id then return 'none' end
 else
   local due = redis.call('ZSCORE', 'jobs.due', id)
-  if not due then return redis.call('EXISTS', record_key(id)) == 1 and 'taken' or 'unknown' end
+  if not due then
+    if redis.call('EXISTS', record_key(id)) == 0 then return 'unknown' end
+    count_only('duplicates')
+    return 'taken'
+  end
   if tonumber(due) > at then return 'early' end
 end
 
 redis.call('ZREM', 'jobs.due', id)
-move(id, 'submitted', 'in progress')
+local submitted_at = move(id, 'submitted', 'in progress')
 redis.call('ZADD', 'jobs.leases', at + lease, id)
 local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
 redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
+if attempt == 1 then observe('waited', math.max(0, at - submitted_at), at) else count('restarted', 1, at) end
 local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields', 'traceparent')
 return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or '', job[5] or ''}

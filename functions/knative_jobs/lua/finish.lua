@@ -10,9 +10,12 @@
 
 local id, attempt, outcome, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_attempts, delay, retention = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-if not holds(id, attempt) then
+local started_at = holds(id, attempt)
+if not started_at then
   local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
-  return current[1] == outcome and current[2] == attempt and outcome or 'refused'
+  if current[1] == outcome and current[2] == attempt then return outcome end
+  count_only('late-finishes')
+  return 'refused'
 end
 
 local at = now()
@@ -22,6 +25,7 @@ if outcome == 'complete' then
   redis.call('HSET', record_key(id), 'result', payload)
   if redis.call('HEXISTS', record_key(id), 'progress') == 1 then redis.call('HSET', record_key(id), 'progress', 1) end
   finish(id, 'in progress', 'complete', at, retention)
+  observe('ran', math.max(0, at - started_at), at)
   return 'complete'
 end
 if outcome == 'cancelled' then

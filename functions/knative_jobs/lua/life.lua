@@ -8,6 +8,16 @@
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
 --   jobs.last            string  the last submitted-at given out, in microseconds
+--   jobs.totals          hash    what happened -> how often; never reset
+--                                submitted, failed, cancelled   jobs
+--                                waited.*       histogram of the wait from submitted-at to the start of the first attempt
+--                                ran.*          histogram of the attempts that completed their job
+--                                restarted      attempts after the first
+--                                retried        failed attempts that were due again, and retries that people asked for
+--                                duplicates     claims of a job that was not waiting
+--                                lease-losses   attempts taken back
+--                                late-finishes  finishes refused
+--   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
 -- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds
@@ -26,8 +36,61 @@ local function record_key(id)
   return 'job.' .. id
 end
 
+local function minute_key(time)
+  return 'jobs.minute.' .. math.floor(time / 60)
+end
+
 local function index(status)
   return 'jobs.' .. (status:gsub(' ', '-'))
+end
+
+-- Before the first count of a minute: keeps the totals as they were when it began.
+local function turn_minute(at)
+  local minute = minute_key(at)
+  if redis.call('EXISTS', minute) == 1 then return end
+  redis.call('HINCRBY', 'jobs.totals', 'submitted', 0)
+  redis.call('COPY', 'jobs.totals', minute)
+  redis.call('EXPIRE', minute, 7200)
+end
+
+-- Counts that something happened to `n` jobs. As `observe`, it comes after the first write of a script, for up to there
+-- a Redis that is full may refuse.
+local function count(what, n, at)
+  turn_minute(at)
+  redis.call('HINCRBY', 'jobs.totals', what, n)
+end
+
+-- Counts what may come with no other write. A Redis that takes no writes leaves it uncounted: that must not turn an
+-- answer into a fault.
+local function count_only(what)
+  redis.pcall('HINCRBY', 'jobs.totals', what, 1)
+end
+
+-- Adds a duration in seconds to the histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
+-- before, and <what>.micros of their sum, in whole microseconds so that it stays exact.
+local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
+local function observe(what, seconds, at)
+  turn_minute(at)
+  local bucket = '+Inf'
+  for i = 1, #bounds do
+    if seconds <= bounds[i] then
+      bucket = bounds[i]
+      break
+    end
+  end
+  redis.call('HINCRBY', 'jobs.totals', what .. '.le.' .. bucket, 1)
+  redis.call('HINCRBY', 'jobs.totals', what .. '.micros', math.floor(seconds * 1e6 + 0.5))
+end
+
+-- Returns how many jobs have each status, as {status, number, ...}, and for how long the oldest waiting one has waited.
+local function standing()
+  local counts = {}
+  for _, status in ipairs({'submitted', 'in progress', 'complete', 'failed', 'cancelled'}) do
+    counts[#counts + 1] = status
+    counts[#counts + 1] = redis.call('ZCARD', index(status))
+  end
+  local oldest = redis.call('ZRANGE', 'jobs.submitted', 0, 0, 'WITHSCORES')[2]
+  return counts, stamp(oldest and math.max(0, now() - oldest) or 0)
 end
 
 -- Tells those who follow the job (functions/knative_jobs/changes.py) that its record is another.
@@ -35,7 +98,7 @@ local function changed(id)
   redis.call('PUBLISH', record_key(id), '')
 end
 
--- Moves a job from one status to another, in its record and in the indexes.
+-- Moves a job from one status to another, in its record and in the indexes. Returns its submitted-at.
 local function move(id, from, to)
   local place = redis.call('HGET', record_key(id), 'submitted-at')
   redis.call('ZREM', index(from), id)
@@ -43,6 +106,7 @@ local function move(id, from, to)
   redis.call('ZADD', index(to), place, id)
   if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
   changed(id)
+  return place
 end
 
 -- Makes a job claimable after `delay` seconds.
@@ -57,6 +121,7 @@ local function finish(id, from, to, at, retention)
   move(id, from, to)
   redis.call('HSET', record_key(id), 'finished-at', stamp(at))
   redis.call('ZADD', 'jobs.retention', at + retention, id)
+  if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
@@ -72,14 +137,15 @@ local function attempt_failed(id, failure, at, max_attempts, delay, retention)
     return 'failed'
   end
   submit_again(id, 'in progress', at, delay)
+  count_only('retried')
   return 'submitted'
 end
 
 -- Fencing: whether the claim with this attempt number is the job's current one. Each claim gets the next number and
--- none is given out twice, so the number is the token.
+-- none is given out twice, so the number is the token. Returns started-at where it is.
 local function holds(id, attempt)
-  local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
-  return current[1] == 'in progress' and current[2] == attempt
+  local current = redis.call('HMGET', record_key(id), 'status', 'attempt', 'started-at')
+  return current[1] == 'in progress' and current[2] == attempt and current[3]
 end
 
 -- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.

@@ -8,6 +8,7 @@ local at = now()
 local taken = {}
 for _, id in ipairs(redis.call('ZRANGE', 'jobs.leases', '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   redis.call('ZREM', 'jobs.leases', id)
+  count_only('lease-losses')
   taken[#taken + 1] = id
   taken[#taken + 1] = attempt_failed(id, ARGV[4], at, tonumber(ARGV[2]), 0, tonumber(ARGV[3]))
   taken[#taken + 1] = redis.call('HGET', record_key(id), 'traceparent') or ''

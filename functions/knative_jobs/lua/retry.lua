@@ -12,5 +12,6 @@ if status ~= 'failed' and status ~= 'cancelled' then return {status, status} end
 redis.call('ZREM', 'jobs.retention', id)
 redis.call('HDEL', record_key(id), 'failures', 'error', 'finished-at', 'cancel-requested-at')
 submit_again(id, status, now(), 0)
+count_only('retried')
 local attempts = tonumber(redis.call('HGET', record_key(id), 'attempt') or 0)
 return {status, 'submitted', attempts, redis.call('ZCARD', 'jobs.due')}

@@ -27,7 +27,8 @@ end
 local jobs = (#ARGV - 6) / 4
 if redis.call('ZCARD', 'jobs.submitted') + jobs > max_queued then return {'full'} end
 
-local micros = math.max(math.floor(now() * 1e6), (redis.call('GET', 'jobs.last') or 0) + 1)
+local at = now()
+local micros = math.max(math.floor(at * 1e6), (redis.call('GET', 'jobs.last') or 0) + 1)
 local ids = {}
 for i = 7, #ARGV, 4 do
   local id, numbers = ARGV[i], ARGV[i + 3]
@@ -43,6 +44,7 @@ for i = 7, #ARGV, 4 do
   ids[#ids + 1] = id
   micros = micros + 1
 end
+count('submitted', jobs, at)
 redis.call('SET', 'jobs.last', string.format('%.0f', micros - 1))
 if key ~= '' then
   redis.call('SET', 'idempotency.' .. key, fingerprint .. ' ' .. table.concat(ids, ' '), 'EX', key_seconds)

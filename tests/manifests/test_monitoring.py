@@ -1,0 +1,97 @@
+"""The component `monitoring`, on top of each overlay: what Prometheus and Grafana of a cluster find."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Redis, Start
+from tests.manifests.rendered import KNATIVE, OVERLAYS, Manifest
+from tests.test_metrics import read
+
+COMPONENT = KNATIVE / "components" / "monitoring"
+TOKEN = """
+patches:
+  - target: {kind: ServiceMonitor, name: metrics}
+    patch: |
+      - {op: add, path: /spec/endpoints/0/authorization, value: {credentials: {name: metrics-token, key: token}}}
+"""
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
+    """An overlay of one's own, with the component and with the patch that its first lines give."""
+    below, component = (os.path.relpath(path, tmp_path) for path in (KNATIVE / "overlays" / request.param, COMPONENT))
+    text = f"namespace: knative-jobs\nresources: [{below}]\ncomponents: [{component}]\n{TOKEN}"
+    (tmp_path / "kustomization.yaml").write_text(text)
+    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def one(manifests: list[Manifest], kind: str, name: str, group: str = "") -> Manifest:
+    [found] = [
+        m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name) and m["apiVersion"].startswith(group)
+    ]
+    assert found["metadata"]["namespace"] == "knative-jobs"
+    return found
+
+
+def test_prometheus_finds_the_pods_of_the_metrics_and_may_reach_them(manifests: list[Manifest]) -> None:
+    monitor = one(manifests, "ServiceMonitor", "metrics")["spec"]
+    assert monitor["selector"]["matchLabels"]["serving.knative.dev/service"] == "metrics"
+    [endpoint] = monitor["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    assert endpoint["authorization"] == {"credentials": {"name": "metrics-token", "key": "token"}}
+    policy = one(manifests, "NetworkPolicy", "monitoring")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"serving.knative.dev/service": "metrics"}}
+    assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": 8012}]]
+
+
+def test_one_pod_of_the_metrics_is_always_there(manifests: list[Manifest]) -> None:
+    template = one(manifests, "Service", "metrics", "serving.knative.dev")["spec"]["template"]
+    scale = {key.partition("/")[2]: value for key, value in template["metadata"]["annotations"].items()}
+    assert (scale["min-scale"], scale["max-scale"]) == ("1", "1")
+
+
+def test_grafana_finds_the_dashboard(manifests: list[Manifest]) -> None:
+    config = one(manifests, "ConfigMap", "grafana-dashboard")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["grafana.json"]) == DASHBOARD
+
+
+DASHBOARD: dict[str, Any] = json.loads((COMPONENT / "grafana.json").read_text())
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+
+
+def test_the_component_tells_of_the_patch_for_a_token() -> None:
+    told = re.sub(r"^# ?", "", (COMPONENT / "kustomization.yaml").read_text(), flags=re.MULTILINE)
+    assert all(line in told for line in TOKEN.strip().splitlines()[1:])
+
+
+def test_the_dashboard_shows_what_metrics_tells_and_all_of_it(endpoint: Start, store: Redis) -> None:
+    told = {sample.split()[0] for sample in read(endpoint("metrics"))}
+    shown = {name for query in QUERIES for name in re.findall(r"\bknative_jobs\w*", query)}
+    assert shown == told
+
+
+def test_two_instances_do_not_double_what_the_dashboard_shows() -> None:
+    for query in QUERIES:
+        assert re.match(r"(histogram_quantile\([\d.]+, )?max( by \(\w+\) )?\(", query), query
+        assert "sum(" not in query
+
+
+def test_no_two_panels_have_one_place() -> None:
+    places = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(places) == len(set(places))
+    assert max(x for x, _ in places) < 24
