@@ -20,7 +20,7 @@ SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob(
 ONLY_IMPORTER = {"redis": "store", "hiredis": "store", "cloudevents": "events", "urllib3": "events"}
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
-BELOW_HTTP |= {"settings", "errors"}
+BELOW_HTTP |= {"settings", "errors", "endings"}
 
 
 def imports(path: Path) -> set[str]:

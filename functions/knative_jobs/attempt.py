@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs import store, work_launcher
+from knative_jobs import endings, store, work_launcher
 from knative_jobs.errors import UnavailableError
 from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
@@ -88,6 +88,8 @@ def _finish(held: store.Claim, outcome: _Outcome, next_for: str = "") -> store.C
         _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
     else:
         _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
+        if status in settings().job_events:
+            endings.announce_soon()
     return following
 
 

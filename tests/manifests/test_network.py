@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.manifests.rendered import OVERLAYS, Manifest, functions, of_kind, one, pods, rendered, settings
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-EMITTERS = {"jobs", "retry-job", "worker", "sweeper"}
+EMITTERS = {"jobs", "cancel-job", "retry-job", "worker", "sweeper"}
 ANY_OTHER_POD = {"app": "another"}
 QUEUE_PROXY = {8012, 8013, 8112}
 
