@@ -1,8 +1,12 @@
 """The events that say how jobs ended: each reaches the Broker at least once, whatever fails."""
 
 import json
+import re
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +18,9 @@ import pytest
 
 from knative_jobs import events
 from knative_jobs.settings import Settings
-from tests.conftest import Function, Redis, Start, eventually
+from local import manifests, supervisor
+from tests.conftest import ROOT, Function, Redis, Start, answers, eventually, free_port
+from tests.e2e.conftest import Api, one_machine
 from tests.test_worker import deliver_soon
 from tests.test_worker import status as status
 from tests.test_worker import submit as submit
@@ -36,7 +42,7 @@ class Broker:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                ended = not headers["ce-type"].endswith(".submitted")
+                ended = not headers.get("ce-type", "").endswith(".submitted")
                 if ended:
                     broker.events.append((headers, json.loads(body)))
                     if broker.hangs_up:
@@ -355,3 +361,59 @@ class TestJobEvents:
         assert function.process.returncode != 0
         assert f"JOB_EVENTS={bad!r}" in function.log()
         assert "completed, failed, cancelled" in function.log()
+
+
+class TestWebhook:
+    """The example of the README, as it is there."""
+
+    @pytest.fixture
+    def receiver(self, tmp_path: Path) -> Iterator[Callable[[], list[dict[str, object]]]]:
+        """What somebody's receiver has printed so far."""
+        [script] = re.findall(r"    python3 -c '\n(.*?)'\n", (ROOT / "README.md").read_text(), re.DOTALL)
+        port, printed = str(free_port()), tmp_path / "printed"
+        with printed.open("w") as out:
+            command = [sys.executable, "-c", textwrap.dedent(script).replace("8000", port)]
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        eventually(lambda: answers(int(port)))
+        self.url = f"http://localhost:{port}"
+        yield lambda: [json.loads(line) for line in printed.read_text().splitlines()]
+        process.kill()
+        process.wait()
+
+    def test_a_webhook_is_told_of_each_completed_job(self, receiver, tmp_path: Path) -> None:
+        work = {"JOB_WORK": "tests.sample_work:work", "EFFECTS": str(tmp_path / "effects")}
+        arguments = ("--component", "webhook")
+        with one_machine(str(tmp_path / "data"), *arguments, WEBHOOK_URL=self.url, **work) as local:
+            api = Api(local.address)
+            failed = api.submit("fail it-is-no-use")["id"]
+            job_id = api.submit("return")["id"]
+            [told] = eventually(receiver)
+            assert told == {"id": job_id, "status": "complete", "result": {"start": "return", "end": "2"}}
+            assert api.status(failed)["status"] == "failed", "of which no Trigger asks to be told"
+
+    @pytest.mark.parametrize(("answer", "ours"), [(200, 204), (302, 502), (404, 502), (500, 502)])
+    def test_what_the_webhook_did_not_take_is_brought_again(
+        self, start: Start, broker: Broker, answer: int, ours: int
+    ) -> None:
+        broker.answers = [answer]
+        event = {"specversion": "1.0", "type": "dev.knative-jobs.job.completed", "source": "/jobs", "id": "7"}
+        headers = {f"ce-{name}": value for name, value in event.items()} | {"content-type": "application/json"}
+        webhook = self.start_webhook(start, broker.url)
+        response = webhook.request("POST", headers=headers, body=b'{"id": "1", "status": "complete", "attempt": 1}')
+        assert (response.status, response.data) == (ours, b"")
+        [(sent, body)] = broker.events
+        assert (sent["idempotency-key"], body) == ("7", {"id": "1", "status": "complete"})
+        broker.stop()
+        assert webhook.request("POST", headers=headers, body=b"{}").status == 502
+
+    def start_webhook(self, start: Start, url: str) -> Function:
+        own = {"FUNCTION_TARGET": "webhook", "FUNCTION_SOURCE": "examples/webhook.py", "WEBHOOK_URL": url}
+        return start("openapi", **own).ready()
+
+
+def test_on_one_machine_what_no_trigger_asks_for_is_not_emitted(tmp_path: Path) -> None:
+    webhook = manifests.COMPONENTS / "webhook"
+    assert supervisor._job_events([]) == "none"
+    assert supervisor._job_events([webhook]) == "completed"
+    (tmp_path / "trigger.yaml").write_text((webhook / "trigger.yaml").read_text().replace("type:", "source:"))
+    assert supervisor._job_events([tmp_path]) == "completed failed cancelled"
