@@ -228,6 +228,14 @@ class Life(RuleBasedStateMachine):
         if job and self.redis.record(end.id).get("finished-at") == end.finished_at:
             job.outbox = None
 
+    @rule(end=ends)
+    def announced_late(self, end: Ended) -> None:
+        """The job was retried and has ended once more when its first end is said to be announced."""
+        self.tick(0.001)
+        self.retry(end.id)
+        self.cancel(end.id)
+        self.announced(end)
+
     @rule()
     def purge(self) -> None:
         store.purge()

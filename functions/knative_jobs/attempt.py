@@ -50,6 +50,8 @@ def work_through(job_id: str) -> None:
             outcome = _run(held)
             more = not stopping.is_set() and time.monotonic() < ends_at
             held = _finish(held, outcome, next_for=worker_ip() if more else "")
+            if settings().job_events:
+                endings.announce_soon()
             if not more:
                 announce_overdue(for_s=0, most=1)
 
@@ -88,8 +90,6 @@ def _finish(held: store.Claim, outcome: _Outcome, next_for: str = "") -> store.C
         _log.warning("job %s attempt %s: late finish refused, another has the job", held.id, held.attempt)
     else:
         _log.info("job %s attempt %s: %s", held.id, held.attempt, status)
-        if status in settings().job_events:
-            endings.announce_soon()
     return following
 
 

@@ -31,15 +31,15 @@ def announce() -> None:
         UnavailableError: Redis is away. What was emitted and could not be recorded is emitted again.
     """
     open_: dict[Future[bool], store.Ended] = {}
-    taken = True
+    more = True
     while settings().k_sink:
-        room = events.MAX_OPEN - len(open_) if taken and not stopping.is_set() else 0
+        room = events.MAX_OPEN - len(open_) if more and not stopping.is_set() else 0
         ends = store.take_ended(room, VISIBILITY_SECONDS) if room else []
         open_ |= {_emitters().submit(events.emit_ended, *end): end for end in ends}
         if not open_:
             return
         answered = {emission: open_.pop(emission) for emission in wait(open_, PAUSE_SECONDS, FIRST_COMPLETED).done}
-        taken &= all(emission.result() for emission in answered)
+        more &= all(emission.result() for emission in answered)
         if announced := [end for emission, end in answered.items() if emission.result()]:
             store.announced(announced)
 

@@ -35,7 +35,7 @@ ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
 HANDED_OVER_SECONDS = 30
 """A Broker that took the whole event and has not answered for so long has it, and waits for its subscribers."""
-NOT_TAKEN = {401, 403, 404, 408, 409, 425, 429, 502, 503, 504}
+NOT_TAKEN = {*range(300, 400), 401, 403, 404, 408, 409, 425, 429, 502, 503, 504}
 """Answers of a Broker that does not have the event, or of what stands before it. 500 is not one: the default Broker
 says so when a subscriber failed in spite of all its retries, and has dead letters for that."""
 

@@ -14,7 +14,6 @@ AtLeast0 = Annotated[float, 0]
 AtLeast1 = Annotated[int, 1]
 Positive = Annotated[float, 0.1]
 
-
 Statuses = frozenset[str]
 
 ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
