@@ -7,8 +7,9 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir --no-compile --root-user-action=ignore \
         --require-hashes --only-binary=:all: --target packages -r requirements.txt
 COPY functions functions
+COPY examples examples
 # Bytecode that is not checked against its source: nothing here changes, and a cold start reads half as many files.
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash packages functions
+RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash packages functions examples
 
 FROM ${BASE} AS function
 # The official image has no bytecode of the standard library, and a read-only root takes none: without this every start
@@ -19,6 +20,7 @@ RUN python -m pip uninstall --yes --quiet --root-user-action=ignore pip \
 WORKDIR /app
 COPY --from=build /app/packages packages
 COPY --from=build /app/functions functions
+COPY --from=build /app/examples examples
 ENV PYTHONPATH=/app/functions:/app/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp PORT=8080
 USER 65532:65532
 # A shell only to read $PORT, which Knative sets; exec makes the server the process that gets the SIGTERM.

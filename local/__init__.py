@@ -8,7 +8,8 @@
     NAME         instances of the cluster-local functions, from 0 to N      activator.py, autoscaler.py, instance.py
     reaper       ends all of these when the supervisor was killed           reaper.py
 
-Services, Triggers and PingSources are read from `knative/base`, so nothing is declared twice.
+Services, Triggers and PingSources are read from `knative/base`, and from the components that are asked for,
+so nothing is declared twice.
 """
 
 import sys

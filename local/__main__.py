@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from knative_jobs.settings import settings
-from local import ROOT, ports
+from local import ROOT, manifests, ports
 from local.daemon import StartError
 from local.supervisor import supervise
 
@@ -35,7 +35,7 @@ def main() -> None:
         )
     failed = ""
     try:
-        asyncio.run(supervise(port, options.data, options.max_workers, lock))
+        asyncio.run(supervise(port, options.data, options.max_workers, options.components, lock))
     except* StartError as group:
         failed = "\n".join(map(str, group.exceptions))
     sys.exit(failed or None)
@@ -47,11 +47,15 @@ def _options() -> argparse.Namespace:
     workers = f"the most worker processes, 1 to {MAX_WORKERS} (default: 2)"
     add("--max-workers", type=int, default=2, metavar="N", help=workers)
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the folder of Redis (default: .data)")
+    also = "a folder of knative/components to run besides: %(choices)s; may be given more than once"
+    names = manifests.components()
+    add("--component", action="append", default=[], dest="components", choices=names, help=also)
     parser.epilog = "PORT=5000 and every other setting come from the environment, as in JOB_SECONDS=3 scripts/local."
     options = parser.parse_args()
     if not 1 <= options.max_workers <= MAX_WORKERS:
         parser.error(f"--max-workers must be from 1 to {MAX_WORKERS}")
     options.data = options.data.resolve()
+    options.components = [manifests.COMPONENTS / name for name in options.components]
     return options
 
 

@@ -1,8 +1,9 @@
 """The Broker: takes CloudEvents over HTTP and brings each to every Trigger that it matches.
 
-`python -m local.broker FD ACTIVATOR` serves the listening socket FD, which the supervisor made, so that the address
-outlives this process. It answers 202 at once. It holds events in memory only, brings them in any order, and
-some of them twice: what it loses when it is killed, the sweeper announces again.
+`python -m local.broker FD ACTIVATOR [COMPONENT ...]` serves the listening socket FD, which the supervisor made, so that
+the address outlives this process. Its Triggers are those of `knative/base` and of the folders COMPONENT. It answers 202
+at once. It holds events in memory only, brings them in any order, and some of them twice: what it loses when it is
+killed, the sweeper announces again.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -61,14 +63,14 @@ class Broker:
                 print(f"nor was its dead letter, to {how.dead_letter_sink}: {outcome.status}", flush=True)
 
 
-async def main(listener: socket.socket, activator: str) -> None:
+async def main(listener: socket.socket, activator: str, *components: Path) -> None:
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     # No limit of our own: the activator bounds how long a request may last, and the Triggers how many are open.
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        broker = Broker(session, manifests.triggers(manifests.BASE, activator))
+        broker = Broker(session, manifests.triggers(manifests.BASE, activator, *components))
         runner = web.ServerRunner(web.Server(broker.receive, access_log=None), shutdown_timeout=1)
         await runner.setup()
         await web.SockSite(runner, listener).start()
@@ -77,4 +79,4 @@ async def main(listener: socket.socket, activator: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2]))
+    asyncio.run(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], *map(Path, sys.argv[3:])))

@@ -1,9 +1,10 @@
-"""What `knative/base` declares: Services, Triggers and PingSources.
+"""What `knative/base` and components declare: Services, Triggers and PingSources.
 
 Only what matters on one machine is read; a field that a kustomize patch adds in a cluster may be missing.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import yaml
 from local import FUNCTIONS, ROOT
 
 BASE = ROOT / "knative" / "base"
+COMPONENTS = ROOT / "knative" / "components"
 DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
 Manifest = dict[str, Any]
 
@@ -67,24 +69,32 @@ class PingSource(NamedTuple):
     sink: str
 
 
-def services(base: Path = BASE) -> list[Service]:
-    """Return every Knative Service below `base`."""
-    return [_service(m) for m in _manifests(base, "serving.knative.dev", "Service")]
+def services(base: Path = BASE, *components: Path) -> list[Service]:
+    """Return every Knative Service below `base`, and below the folders of components."""
+    return [_service(m) for m in _manifests((base, *components), "serving.knative.dev", "Service")]
 
 
-def triggers(base: Path, activator: str) -> list[Trigger]:
-    """Return every Trigger below `base`; `activator` is the address below which cluster-local Services are."""
-    brokers = {m["metadata"]["name"]: m.get("spec", {}) for m in _manifests(base, "eventing.knative.dev", "Broker")}
-    return [_trigger(m, activator, brokers) for m in _manifests(base, "eventing.knative.dev", "Trigger")]
+def triggers(base: Path, activator: str, *components: Path) -> list[Trigger]:
+    """Return every Trigger there; `activator` is the address below which cluster-local Services are."""
+    folders = (base, *components)
+    brokers = {m["metadata"]["name"]: m.get("spec", {}) for m in _manifests(folders, "eventing.knative.dev", "Broker")}
+    return [_trigger(m, activator, brokers) for m in _manifests(folders, "eventing.knative.dev", "Trigger")]
 
 
-def ping_sources(base: Path, activator: str) -> list[PingSource]:
-    """Return every PingSource below `base`; `activator` is the address below which cluster-local Services are."""
-    return [_ping_source(m, activator) for m in _manifests(base, "sources.knative.dev", "PingSource")]
+def ping_sources(base: Path, activator: str, *components: Path) -> list[PingSource]:
+    """Return every PingSource there; `activator` is the address below which cluster-local Services are."""
+    folders = (base, *components)
+    return [_ping_source(m, activator) for m in _manifests(folders, "sources.knative.dev", "PingSource")]
 
 
-def _manifests(base: Path, group: str, kind: str) -> Iterator[Manifest]:
-    for manifest in _documents(base):
+def components() -> list[str]:
+    """Return the names of those components of which there is something to run on one machine."""
+    folders = [folder for folder in COMPONENTS.iterdir() if folder.is_dir()]
+    return sorted(f.name for f in folders if services(f) or triggers(f, "") or ping_sources(f, ""))
+
+
+def _manifests(folders: Iterable[Path], group: str, kind: str) -> Iterator[Manifest]:
+    for manifest in itertools.chain.from_iterable(map(_documents, folders)):
         if manifest.get("kind") == kind and manifest.get("apiVersion", "").startswith(group + "/"):
             yield manifest
 

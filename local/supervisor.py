@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import IO
 import aiohttp
 from aiohttp import web
 
-from knative_jobs.settings import settings
+from knative_jobs.events import ENDED
+from knative_jobs.settings import ENDINGS, settings
 from local import FUNCTIONS, ROOT, activator, manifests, pings, ports, redis_server, redis_users
 from local.autoscaler import Autoscaler
 from local.daemon import Daemon
@@ -29,13 +30,14 @@ MARGIN_SECONDS = 3
 """How much longer than the running job a function may take to end."""
 
 
-async def supervise(port: int, data: Path, max_workers: int, lock: IO[str]) -> None:
+async def supervise(port: int, data: Path, max_workers: int, components: Sequence[Path], lock: IO[str]) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Args:
         port: where the public functions answer.
         data: the folder that Redis keeps its data in.
         max_workers: the greatest number of worker processes.
+        components: folders of manifests besides `knative/base`.
         lock: the locked file that keeps other supervisors from the folder.
 
     Raises:
@@ -44,7 +46,7 @@ async def supervise(port: int, data: Path, max_workers: int, lock: IO[str]) -> N
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = asyncio.create_task(_run(port, data, max_workers, Processes(lock)))
+    running = asyncio.create_task(_run(port, data, max_workers, components, Processes(lock)))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
@@ -55,17 +57,17 @@ async def supervise(port: int, data: Path, max_workers: int, lock: IO[str]) -> N
         await running
 
 
-async def _run(port: int, data: Path, max_workers: int, processes: Processes) -> None:
+async def _run(port: int, data: Path, max_workers: int, components: Sequence[Path], processes: Processes) -> None:
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         stack.push_async_callback(processes.close)
         client = await stack.enter_async_context(activator.session())
         broker_socket = socket.create_server((HOST, 0))
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
-        env = _environment(redis_port, broker_socket)
+        env = _environment(redis_port, broker_socket, components)
         daemon = partial(Daemon, processes, env)
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-        declared = manifests.services()
+        declared = manifests.services(manifests.BASE, *components)
         public = {s.env["REDIS_USERNAME"] for s in declared if s.public and "REDIS_USERNAME" in s.env}
         # Who measures may have to do what no function may.
         passwords = redis_users.write(data, public, env.pop("REDIS_ADMIN_PASSWORD", ""))
@@ -85,7 +87,8 @@ async def _run(port: int, data: Path, max_workers: int, processes: Processes) ->
                 services[service.name] = Autoscaler(service, most, processes, its_env, grace_s)
         activator_url = await _listen(activator.forwarding(services, client), stack)
         broker_fd = broker_socket.fileno()
-        broker_command = [sys.executable, "-P", "-m", "local.broker", str(broker_fd), activator_url]
+        broker_command: list[str | Path] = [sys.executable, "-P", "-m", "local.broker"]
+        broker_command += [str(broker_fd), activator_url, *components]
         broker = daemon("broker", broker_command, partial(_answers, client, env["K_SINK"]), [broker_fd])
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
         endpoints_ready = partial(_answers, client, f"http://{HOST}:{port}/")
@@ -102,11 +105,11 @@ async def _run(port: int, data: Path, max_workers: int, processes: Processes) ->
         async with asyncio.TaskGroup() as running:
             for kept in (redis, broker, endpoints):
                 running.create_task(kept.keep())
-            for source in manifests.ping_sources(manifests.BASE, activator_url):
+            for source in manifests.ping_sources(manifests.BASE, activator_url, *components):
                 running.create_task(pings.send(source, client))
 
 
-def _environment(redis_port: int, broker_socket: socket.socket) -> dict[str, str]:
+def _environment(redis_port: int, broker_socket: socket.socket, components: Sequence[Path]) -> dict[str, str]:
     """Return what every part gets: the user's own settings, and where the others are."""
     search = [str(FUNCTIONS), str(Path.cwd()), os.environ.get("PYTHONPATH"), str(ROOT)]
     return os.environ | {
@@ -115,9 +118,16 @@ def _environment(redis_port: int, broker_socket: socket.socket) -> dict[str, str
         "REDIS_USERNAME": "",
         "REDIS_PASSWORD": "",
         "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
+        "JOB_EVENTS": os.environ.get("JOB_EVENTS") or _job_events(components),
         "PYTHONPATH": os.pathsep.join(filter(None, search)),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _job_events(components: Sequence[Path]) -> str:
+    """Return which ends of a job some Trigger asks for: an event that none wants need not be made."""
+    wanted = {trigger.attributes.get("type", "") for trigger in manifests.triggers(manifests.BASE, "", *components)}
+    return " ".join(word for word, status in ENDINGS.items() if wanted & {"", ENDED[status]}) or "none"
 
 
 async def _answers(client: aiohttp.ClientSession, url: str) -> bool:

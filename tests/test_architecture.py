@@ -28,7 +28,7 @@ ONLY_IMPORTERS = {
 }
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
-BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs"}
+BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs", "endings"}
 
 
 def imports(path: Path) -> set[str]:

@@ -16,11 +16,12 @@ from hypothesis.stateful import run_state_machine_as_test as run
 
 from knative_jobs import overview, scripts, store
 from knative_jobs.settings import Settings
-from knative_jobs.store import Claim
+from knative_jobs.store import Claim, Ended
 from tests.conftest import Redis
 
-LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY = 10, 100, 3, 6, 5
+LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY = 10, 100, 3, 6, 5, 8
 ENDED = {"complete", "failed", "cancelled"}
+ANNOUNCED = {"complete", "cancelled"}
 INDEXES = ("submitted", "in-progress", "complete", "failed", "cancelled")
 
 
@@ -37,6 +38,7 @@ class Job:
     due: float = 0
     lease: float = 0
     removed: float = 0
+    outbox: float | None = None
     cancel_requested: bool = False
     result: str | None = None
 
@@ -45,6 +47,7 @@ class Life(RuleBasedStateMachine):
     redis: Redis
     ids = Bundle("ids")
     claims = Bundle("claims")
+    ends = Bundle("ends")
 
     @initialize()
     def begin(self) -> None:
@@ -198,7 +201,7 @@ class Life(RuleBasedStateMachine):
         assert before == (job.status if job else "unknown")
         if job and job.status in ("failed", "cancelled"):
             assert attempts == job.attempt
-            job.failures, job.cancel_requested, job.removed = 0, False, 0
+            job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
             self.wait(job, self.now)
             self.happened("retried")
 
@@ -222,6 +225,34 @@ class Life(RuleBasedStateMachine):
                 self.happened("lease-losses")
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
+
+    @rule(target=ends, most=strategies.integers(1, 3))
+    def take_ended(self, most: int) -> Any:
+        due = {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None and job.outbox <= self.now}
+        taken = store.take_ended(most, VISIBILITY)
+        assert len(taken) <= min(most, len(due))
+        assert len(taken) == most or all(abs(due[i] - self.now) < 1e-3 for i in due.keys() - {e.id for e in taken})
+        for end in taken:
+            job, record = self.jobs[end.id], self.redis.record(end.id)
+            assert (end.status, end.finished_at) == (job.status, record["finished-at"])
+            assert f'"status":"{job.status}"' in end.record.decode()
+            job.outbox = self.now + VISIBILITY
+        return multiple(*taken)
+
+    @rule(end=ends)
+    def announced(self, end: Ended) -> None:
+        store.announced([end])
+        job = self.jobs.get(end.id)
+        if job and self.redis.record(end.id).get("finished-at") == end.finished_at:
+            job.outbox = None
+
+    @rule(end=ends)
+    def announced_late(self, end: Ended) -> None:
+        """The job was retried and has ended once more when its first end is said to be announced."""
+        self.tick(0.001)
+        self.retry(end.id)
+        self.cancel(end.id)
+        self.announced(end)
 
     @rule()
     def purge(self) -> None:
@@ -251,6 +282,7 @@ class Life(RuleBasedStateMachine):
 
     def end(self, job: Job, status: str) -> None:
         job.status, job.removed = status, self.now + RETENTION
+        job.outbox = self.now if status in ANNOUNCED else None
         self.happened(status)
         if status == "complete":
             self.happened("ran.micros", round(self.now - job.started, 3) * 1e6)
@@ -276,6 +308,7 @@ class Life(RuleBasedStateMachine):
         self.expect("jobs.due", {i: job.due for i, job in self.jobs.items() if job.status == "submitted"})
         self.expect("jobs.leases", {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"})
         self.expect("jobs.retention", {i: job.removed for i, job in self.jobs.items() if job.status in ENDED})
+        self.expect("jobs.outbox", {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None})
         in_order = sorted(self.jobs, key=lambda i: self.jobs[i].place)
         assert r.zrange("jobs.incomplete", 0, -1) == [i for i in in_order if self.jobs[i].status != "complete"]
         assert by_status["complete"] == [i for i in in_order if self.jobs[i].status == "complete"]
@@ -307,6 +340,8 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         job_retention_seconds=RETENTION,
         job_max_attempts=ATTEMPTS,
         max_queued_jobs=MAX_QUEUED,
+        job_events=frozenset(ANNOUNCED),
+        k_sink="http://broker",
     )
     real: Callable[[str], Any] = scripts._script.__wrapped__
 

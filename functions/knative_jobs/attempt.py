@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs import store, tracing, work_launcher
+from knative_jobs import endings, store, tracing, work_launcher
 from knative_jobs.errors import UnavailableError
 from knative_jobs.logs import about
 from knative_jobs.settings import settings
@@ -59,6 +59,8 @@ def work_through(job_id: str) -> None:
                 outcome = _run(held)
                 more = not stopping.is_set() and time.monotonic() < ends_at
                 held = _finish(held, outcome, span, next_for=worker_ip() if more else "")
+            if settings().job_events:
+                endings.announce_soon()
             if not more:
                 announce_overdue(for_s=0, most=1)
 

@@ -1,7 +1,8 @@
 """Job events, as CloudEvents 1.0 over HTTP. The only module that knows the cloudevents SDK.
 
 A Broker may answer only after every subscriber has finished, so an event is emitted off the request's path, and its
-answer says nothing about the job: what no event brought to a worker, the sweeper announces again.
+answer says nothing about the job: what no event brought to a worker, the sweeper announces again. Of the event of a job
+that has ended it says whether the Broker has it.
 """
 
 import itertools
@@ -14,24 +15,32 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
-from cloudevents.http import CloudEvent, from_http, to_binary
+from cloudevents.http import CloudEvent, from_http
 
 from knative_jobs import tracing
 from knative_jobs.errors import InvalidError
 from knative_jobs.logs import about
-from knative_jobs.settings import settings
+from knative_jobs.settings import ENDINGS, settings
 
 if TYPE_CHECKING:
     import urllib3
 
 SUBMITTED = "dev.knative-jobs.job.submitted"
+ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
+"""The type of the event of a job that has ended, by its status."""
 SOURCE = "/jobs"
 MAX_OPEN = 32
 """The most emissions that a process has open. It is also how many due jobs have an event out: one that joins a longer
 queue needs none, for the workers that come for the jobs before it go on until nothing is due."""
 ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
+HANDED_OVER_SECONDS = 30
+"""A Broker that took the whole event and has not answered for so long has it, and waits for its subscribers."""
+NOT_TAKEN = {*range(300, 400), 401, 403, 404, 408, 409, 425, 429, 502, 503, 504}
+"""Answers of a Broker that does not have the event, or of what stands before it. 500 is not one: the default Broker
+says so when a subscriber failed in spite of all its retries, and has dead letters for that."""
 
 _log = logging.getLogger("knative_jobs.events")
 _SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
@@ -70,14 +79,29 @@ def emit_submitted(
         _threads().submit(_emit, *job, traceparent)
 
 
+def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
+    """Announce how a job ended, to the Broker. Each repetition of the event has the same id.
+
+    Returns:
+        Whether the Broker has the event, as far as can be told. It may have it all the same when it could not be told.
+    """
+    import urllib3
+
+    try:
+        answer = _send(ENDED[status], job_id, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
+    except urllib3.exceptions.ReadTimeoutError:
+        return True
+    except Exception as error:
+        _log.warning(
+            "that job %s is %s was not emitted, it will be again: %s", job_id, status, error, extra=about(job_id)
+        )
+        return False
+    return answer not in NOT_TAKEN
+
+
 def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | None) -> None:
     try:
-        if traceparent is None:
-            traceparent = json.loads(record).get("traceparent", "")
-        about_it = {"job.id": job_id, "messaging.message.id": f"{job_id}.{attempt}"}
-        with tracing.span(f"send {SUBMITTED}", "PRODUCER", traceparent, _SENDS | about_it) as span:
-            traceparent = span.traceparent
-            _send(job_id, attempt, record, span)
+        _send(SUBMITTED, job_id, f"{job_id}.{attempt}", record, ANSWER_SECONDS, traceparent)
     except Exception as error:
         extra = about(job_id, attempt, traceparent or "")
         _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)
@@ -85,25 +109,36 @@ def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | Non
         _slots.release()
 
 
-def _send(job_id: str, attempt: int, record: str | bytes, span: tracing.Span) -> None:
-    attributes = {
-        "type": SUBMITTED,
-        "source": SOURCE,
-        "subject": job_id,
-        "id": f"{job_id}.{attempt}",
-        "datacontenttype": "application/json",
-    }
-    if span.traceparent:
-        # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
-        attributes["traceparent"] = span.traceparent
-    headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
-    if token_file := settings().k_sink_token_file:
-        headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
-    status = _http().request("POST", settings().k_sink, body=body, headers=headers).status
-    if status >= 300:
-        span.went_wrong(str(status))
-        extra = about(job_id, attempt, span.traceparent)
-        _log.warning("the broker answered %s to the event of job %s", status, job_id, extra=extra)
+def _send(
+    kind: str, job_id: str, event_id: str, record: str | bytes, answer_s: float, traceparent: str | None = None
+) -> int:
+    """Send an event whose data is the record. Return the status of the answer, which may take `answer_s` seconds."""
+    import urllib3  # here, so that no cold start waits for it
+
+    if traceparent is None:
+        traceparent = json.loads(record).get("traceparent", "")
+    about_it = {"job.id": job_id, "messaging.message.id": event_id}
+    with tracing.span(f"send {kind}", "PRODUCER", traceparent, _SENDS | about_it) as span:
+        attributes = {
+            "type": kind,
+            "source": SOURCE,
+            "subject": job_id,
+            "id": event_id,
+            "datacontenttype": "application/json",
+        }
+        if span.traceparent:
+            # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
+            attributes["traceparent"] = span.traceparent
+        headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
+        if token_file := settings().k_sink_token_file:
+            headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
+        timeout = urllib3.Timeout(connect=2, read=answer_s)
+        status = _http().request("POST", settings().k_sink, body=body, headers=headers, timeout=timeout).status
+        if status >= 300:
+            span.went_wrong(str(status))
+            extra = about(job_id, traceparent=span.traceparent)
+            _log.warning("the broker answered %s to %s of job %s", status, kind, job_id, extra=extra)
+    return status
 
 
 @cache
@@ -113,7 +148,6 @@ def _threads() -> ThreadPoolExecutor:
 
 @cache
 def _http() -> "urllib3.PoolManager":
-    import urllib3  # here, so that no cold start waits for it
+    import urllib3
 
-    timeout = urllib3.Timeout(connect=2, read=ANSWER_SECONDS)
-    return urllib3.PoolManager(maxsize=MAX_OPEN, timeout=timeout, retries=False)
+    return urllib3.PoolManager(maxsize=2 * MAX_OPEN, retries=False)  # for what is submitted, and for what has ended

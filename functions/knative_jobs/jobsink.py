@@ -7,13 +7,13 @@ https://knative.dev/docs/eventing/sinks/job-sink/
 import sys
 from pathlib import Path
 
-from knative_jobs import attempt, events, life, logs, shutdown, work_launcher
+from knative_jobs import attempt, endings, events, life, logs, shutdown, work_launcher
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
 
 
 def main() -> None:
-    """Do the job that the event announces, and no other: each has its own Kubernetes Job."""
+    """Do the job that the event announces, and no other: each has its own Kubernetes Job. Then announce its end."""
     logs.configure()
     shutdown.watch()
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
@@ -21,6 +21,7 @@ def main() -> None:
     if event["type"] == events.SUBMITTED:
         work_launcher.ready()
         attempt.work_on(life.parse_id(event.get("subject")))
+        endings.announce()
 
 
 if __name__ == "__main__":

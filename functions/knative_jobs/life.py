@@ -10,7 +10,7 @@ submitted ---claim--------> in progress ---complete----> complete
 
 import re
 
-from knative_jobs import events, store
+from knative_jobs import endings, events, store
 from knative_jobs.errors import ConflictError, InvalidError, NotFoundError
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -43,7 +43,7 @@ def record(job_id: str | None) -> bytes:
 
 
 def cancel(job_id: str | None) -> tuple[bool, bytes]:
-    """Cancel a waiting job at once, or ask the worker of a running one.
+    """Cancel a waiting job at once and let its event be emitted, or ask the worker of a running one.
 
     Returns:
         Whether the job is cancelled now, and its record.
@@ -59,6 +59,8 @@ def cancel(job_id: str | None) -> tuple[bool, bytes]:
         raise _not_found(job_id)
     if before not in ("submitted", "in progress", "cancelled"):  # cancelled: the answer to the first call was lost
         raise ConflictError(f"The job is {before}; only one that is submitted or in progress can be cancelled.")
+    if now == "cancelled":
+        endings.announce_soon()
     return now == "cancelled", record(job_id)
 
 

@@ -14,6 +14,10 @@ AtLeast0 = Annotated[float, 0]
 AtLeast1 = Annotated[int, 1]
 Positive = Annotated[float, 0.1]
 
+Statuses = frozenset[str]
+
+ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
+"""The words of JOB_EVENTS, and the status that each stands for."""
 
 _SECRET = {"REDIS_PASSWORD", "API_TOKENS"}
 
@@ -36,6 +40,8 @@ class Settings:
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
     k_sink_token_file: str = ""
     """A file with the OIDC token that goes with each event. Empty: none goes."""
+    job_events: Statuses = frozenset(ENDINGS.values())
+    """The statuses with which a job ends and is announced for it. JOB_EVENTS names them with the words of ENDINGS."""
     api_tokens: str = ""
     """Who may call the public endpoints: see `auth`. Empty: anybody."""
     job_work: str = ""
@@ -90,6 +96,8 @@ def work_environment(**changes: str) -> dict[str, str]:
 def _parse(name: str, hint: type, text: str) -> Any:
     if hint is str:
         return text
+    if hint == Statuses:
+        return _statuses(name, text)
     number, least = get_args(hint)
     try:
         value: float = number(text)
@@ -99,3 +107,13 @@ def _parse(name: str, hint: type, text: str) -> Any:
         kind = "a whole number" if number is int else "a number"
         raise InvalidSettingError(f"{name.upper()}={text!r} must be {kind} of at least {least}")
     return value
+
+
+def _statuses(name: str, text: str) -> Statuses:
+    words = text.replace(",", " ").split()
+    if words == ["none"]:
+        return frozenset()
+    if not words or not ENDINGS.keys() >= set(words):
+        known = f"{', '.join(ENDINGS)}, or none"
+        raise InvalidSettingError(f"{name.upper()}={text!r} must be words of: {known}")
+    return frozenset(ENDINGS[word] for word in words)

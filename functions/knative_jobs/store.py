@@ -5,7 +5,7 @@ Every change is one Lua script (`lua/life.lua` names the keys), so it happens as
 All functions raise UnavailableError when Redis is away or takes no writes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from knative_jobs.scripts import run, run_all
@@ -58,6 +58,15 @@ class Metrics(NamedTuple):
     """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
 
 
+class Ended(NamedTuple):
+    """A job that has ended and whose event is to be emitted; `record` is its public record as JSON."""
+
+    id: str
+    status: str
+    finished_at: str
+    record: bytes
+
+
 def submit(
     jobs: list[tuple[str, str, str, str]],
     key: str = "",
@@ -107,7 +116,7 @@ def finish(
     """
     s = settings()
     calls: list[tuple[Any, ...]] = [
-        ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, s.job_retention_seconds)
+        ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, *_on_end()),
     ]
     if next_for:
         calls.append(("claim", "", s.job_lease_seconds, next_for))
@@ -117,7 +126,7 @@ def finish(
 
 def cancel(job_id: str) -> tuple[str, str]:
     """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now."""
-    before, *now = run("cancel", job_id, settings().job_retention_seconds)
+    before, *now = run("cancel", job_id, *_on_end())
     return before.decode(), now[0].decode() if now else ""
 
 
@@ -139,8 +148,9 @@ def postpone(job_id: str, delay_s: float) -> bool:
 
 def reclaim(error: str, most: int = 100) -> list[tuple[str, str, str]]:
     """Take back the jobs whose lease has run out. Return their ids, each with its status now and its traceparent."""
-    s = settings()
-    words = [word.decode() for word in run("reclaim", most, s.job_max_attempts, s.job_retention_seconds, error)]
+    retention, announced = _on_end()
+    reply = run("reclaim", most, settings().job_max_attempts, retention, error, announced)
+    words = [word.decode() for word in reply]
     return list(zip(words[::3], words[1::3], words[2::3], strict=True))
 
 
@@ -151,9 +161,20 @@ def purge(most: int = 1000) -> int:
 
 
 def overdue(for_s: float, most: int) -> tuple[int, list[Overdue]]:
-    """Return how many jobs wait or run, and those that have been due for longer than `for_s` seconds."""
+    """Return how many jobs wait, run or are to be announced, and those due for longer than `for_s` seconds."""
     open_jobs, *found = run("overdue", for_s, most)
     return open_jobs, [Overdue(job.decode(), int(attempts), record) for job, attempts, record in found]
+
+
+def take_ended(most: int, hidden_for_s: float) -> list[Ended]:
+    """Take ends of jobs from the outbox, for whose events nobody else is to care for `hidden_for_s` seconds."""
+    reply = run("take_ended", most, hidden_for_s)
+    return [Ended(job.decode(), status.decode(), at.decode(), record) for job, status, at, record in reply]
+
+
+def announced(ends: Iterable[Ended]) -> None:
+    """Remove ends from the outbox: a Broker has their events."""
+    run("announced", *(field for end in ends for field in (end.id, end.finished_at)))
 
 
 def record(job_id: str) -> bytes | None:
@@ -202,6 +223,12 @@ def _totals(flat: list[Any]) -> dict[str, int]:
 def _numbers(flat: list[Any]) -> dict[str, int]:
     """Return a reply of names, each followed by its number."""
     return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _on_end() -> tuple[float, str]:
+    """Return for how long a job that ends is kept, and the statuses that are announced; none without a Broker."""
+    s = settings()
+    return s.job_retention_seconds, " ".join(sorted(s.job_events)) if s.k_sink else ""
 
 
 def _claim(reply: Any) -> Claim | str:

@@ -1,14 +1,14 @@
 """The sweep: what makes every promise come true when something else has failed.
 
-It announces again the jobs that nobody claimed, takes back those whose worker is gone, and removes those whose
-retention is over.
+It announces again the jobs that nobody claimed, takes back those whose worker is gone, announces how jobs ended where
+nobody has, and removes those whose retention is over.
 """
 
 import json
 import logging
 import time
 
-from knative_jobs import events, store
+from knative_jobs import endings, events, store
 from knative_jobs.errors import UnavailableError
 from knative_jobs.logs import about
 from knative_jobs.settings import settings
@@ -26,7 +26,7 @@ _log = logging.getLogger("knative_jobs.sweeper")
 
 
 def sweep() -> None:
-    """Make one pass, and further ones for SWEEP_SECONDS while jobs wait or run.
+    """Make one pass, and further ones for SWEEP_SECONDS while jobs wait or run, or are to be announced.
 
     So a failure is mended in seconds while there is work, and nothing is awake while there is none. Redis itself may be
     what fails: a pass that does not reach it is followed by another all the same.
@@ -48,20 +48,24 @@ def sweep() -> None:
 
 
 def sweep_once() -> int:
-    """Make one pass. Return how many jobs wait or run.
+    """Make one pass. Return how many jobs wait, run, or are to be announced.
 
     Raises:
         UnavailableError: Redis is away.
     """
     for job_id, status, traceparent in store.reclaim(_LEASE_EXPIRED):
         _log.warning("job %s: its lease ran out, now %s", job_id, status, extra=about(job_id, 0, traceparent))
+    endings.announce_soon()
     if removed := store.purge():
         _log.info("%s jobs removed, their retention is over", removed)
     return announce_overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
 
 
 def announce_overdue(for_s: float, most: int) -> int:
-    """Announce the jobs that have been due for longer than `for_s` seconds. Return how many jobs wait or run.
+    """Announce the jobs that have been due for longer than `for_s` seconds.
+
+    Returns:
+        How many jobs wait, run, or have ended and are to be announced.
 
     Raises:
         UnavailableError: Redis is away.

@@ -81,6 +81,17 @@ spec: {schedule: "* * * * *", data: "{}", sink: {ref: {kind: Service, name: swee
     assert (ping.schedule, ping.data, ping.sink) == ("* * * * *", "{}", "http://activator/sweeper")
 
 
+def test_a_component_adds_to_the_base(tmp_path: Path) -> None:
+    for name, text in {"base": BROKER + "---" + SERVICES, "component": TRIGGER}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "all.yaml").write_text(text)
+    base, component = tmp_path / "base", tmp_path / "component"
+    assert manifests.services(base, component) == manifests.services(base)
+    [trigger] = manifests.triggers(base, "http://activator", component)
+    assert trigger.delivery.retry == 1, "of the base's Broker"
+    assert manifests.components() == ["webhook"], "the others have nothing that runs on one machine"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -6,12 +6,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from knative_jobs.events import ENDED
 from knative_jobs.settings import Settings
 from knative_jobs.settings import settings as read_settings
 from local import redis_users
 from tests.conftest import ROOT, Start
 from tests.manifests.rendered import (
     OVERLAYS,
+    WEBHOOK,
     Manifest,
     environment,
     functions,
@@ -64,6 +66,24 @@ def test_every_sink_is_there(overlay: str) -> None:
         sinks += [trigger["spec"]["subscriber"]["ref"], trigger["spec"]["delivery"]["deadLetterSink"]["ref"]]
     for ref in sinks:
         assert one(overlay, ref["kind"], ref["name"], ref["apiVersion"])
+
+
+def test_the_webhook_component_brings_its_function_and_a_trigger_that_calls_it() -> None:
+    service = functions(WEBHOOK)["webhook"]
+    trigger = one(WEBHOOK, "Trigger", "webhook")
+    ref = trigger["spec"]["subscriber"]["ref"]
+    assert one(WEBHOOK, ref["kind"], ref["name"], ref["apiVersion"]) is service
+    assert one(WEBHOOK, "Broker", trigger["spec"]["broker"])
+    assert trigger["spec"]["filter"]["attributes"]["type"] in ENDED.values()
+    assert service["metadata"]["labels"]["networking.knative.dev/visibility"] == "cluster-local"
+    [container] = service["spec"]["template"]["spec"]["containers"]
+    assert (
+        container["image"] == one(WEBHOOK, "Deployment", "debug")["spec"]["template"]["spec"]["containers"][0]["image"]
+    )
+    target = environment(service)["FUNCTION_TARGET"]
+    module = ast.parse((ROOT / environment(service)["FUNCTION_SOURCE"]).read_text())
+    assert target in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
+    assert "COPY --from=build /app/examples examples" in (ROOT / "Dockerfile").read_text()
 
 
 @ALL
@@ -132,7 +152,7 @@ def test_no_password_is_written_down(overlay: str) -> None:
     assert not of_kind(overlay, "Secret")
 
 
-@ALL
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
 def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
     """See https://kubernetes.io/docs/concepts/security/pod-security-standards/; and a root that nothing can write."""
     for owner, pod in pods(overlay):
@@ -148,7 +168,7 @@ def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
         assert pod["automountServiceAccountToken"] is False, owner
 
 
-@ALL
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
 def test_python_has_a_folder_for_temporary_files(overlay: str) -> None:
     for owner, pod in pods(overlay):
         if owner != "Deployment redis":

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.manifests.rendered import (
     OVERLAYS,
+    WEBHOOK,
     Manifest,
     functions,
     of_kind,
@@ -22,7 +23,7 @@ from tests.manifests.rendered import (
 from tests.manifests.test_schemas import KUBERNETES
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-EMITTERS = {"jobs", "retry-job", "worker", "sweeper"}
+EMITTERS = {"jobs", "cancel-job", "retry-job", "worker", "sweeper"}
 ANY_OTHER_POD = {"app": "another"}
 QUEUE_PROXY = {8012, 8013, 8112}
 
@@ -124,17 +125,21 @@ def test_work_reaches_the_internet_with_its_component_and_no_private_address() -
 
     component = ROOT / "knative" / "components" / "internet"
     policy: Manifest = yaml.safe_load((component / "policy.yaml").read_text())
-    chosen = {
+    workers = {
         (overlay, owner)
         for overlay in OVERLAYS
         for owner, pod in labels(overlay).items()
         if selects(policy["spec"]["podSelector"], pod)
     }
-    assert {owner for _, owner in chosen} == {"Service worker", "JobSink worker"}
-    assert {overlay for overlay, _ in chosen} == set(OVERLAYS)
+    assert {owner for _, owner in workers} == {"Service worker", "JobSink worker"}
+    assert {overlay for overlay, _ in workers} == set(OVERLAYS)
     [rule] = policy["spec"]["egress"]
     [peer] = rule["to"]
     closed = [ipaddress.ip_network(block) for block in peer["ipBlock"]["except"]]
+    of_the_webhook = one(WEBHOOK, "NetworkPolicy", "webhook")["spec"]
+    assert of_the_webhook["egress"] == policy["spec"]["egress"]
+    chosen = {owner for owner, pod in labels(WEBHOOK).items() if selects(of_the_webhook["podSelector"], pod)}
+    assert chosen == {"Service webhook"}
     for address in ("10.96.0.1", "172.17.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.100.100.200"):
         assert any(ipaddress.ip_address(address) in block for block in closed)
 

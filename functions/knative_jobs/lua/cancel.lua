@@ -1,16 +1,16 @@
 -- Cancels a waiting job, or asks for a running one to be cancelled.
--- ARGV   1 id   2 retention in seconds
+-- ARGV   1 id   2 retention in seconds   3 the statuses that are announced, with spaces between them
 -- Reply  {status before, status now}, or {'unknown'}
 -- Guarantee  a waiting job can no longer be claimed. A running one learns of it with its next heartbeat; a job that has
---            ended is left as it is.
+--            ended is left as it is. A job that is cancelled now is in the outbox if that is announced.
 
-local id, retention = ARGV[1], tonumber(ARGV[2])
+local id, retention, announced = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local status = redis.call('HGET', record_key(id), 'status')
 if not status then return {'unknown'} end
 
 if status == 'submitted' then
   redis.call('ZREM', 'jobs.due', id)
-  finish(id, 'submitted', 'cancelled', now(), retention)
+  finish(id, 'submitted', 'cancelled', now(), retention, announced)
   return {'submitted', 'cancelled'}
 end
 if status == 'in progress' then

@@ -4,12 +4,15 @@
 --          or 'released' (handed back, as if it had not begun: no failure is counted)
 --        4 the result or the error, as JSON, or ''
 --        5 max_attempts   6 delay before the next attempt, in seconds   7 retention in seconds
+--        8 the statuses that are announced, with spaces between them
 -- Reply  the job's status now, or 'refused': the job is no longer this attempt's; nothing was changed
 -- Guarantee  only the holder of the current attempt ends it, once. The same call again, after an answer that was
---            lost, gets the same answer while nobody else has changed the job.
+--            lost, gets the same answer while nobody else has changed the job. A job that ends is in the outbox, if its
+--            status is announced, in the same step.
 
 local id, attempt, outcome, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_attempts, delay, retention = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local announced = ARGV[8]
 local started_at = holds(id, attempt)
 if not started_at then
   local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
@@ -24,12 +27,12 @@ if outcome == 'complete' then
   redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at')
   redis.call('HSET', record_key(id), 'result', payload)
   if redis.call('HEXISTS', record_key(id), 'progress') == 1 then redis.call('HSET', record_key(id), 'progress', 1) end
-  finish(id, 'in progress', 'complete', at, retention)
+  finish(id, 'in progress', 'complete', at, retention, announced)
   observe('ran', math.max(0, at - started_at), at)
   return 'complete'
 end
 if outcome == 'cancelled' then
-  finish(id, 'in progress', 'cancelled', at, retention)
+  finish(id, 'in progress', 'cancelled', at, retention, announced)
   return 'cancelled'
 end
 if outcome == 'released' then
@@ -37,4 +40,4 @@ if outcome == 'released' then
   return 'submitted'
 end
 if outcome == 'failed' then max_attempts = 0 end
-return attempt_failed(id, payload, at, max_attempts, delay, retention)
+return attempt_failed(id, payload, at, max_attempts, delay, retention, announced)

@@ -7,6 +7,7 @@
 --   jobs.due             zset    id -> from when a submitted job may be claimed
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
+--   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
 --   jobs.last            string  the last submitted-at given out, in microseconds
 --   jobs.totals          hash    what happened -> how often; never reset
 --                                submitted, failed, cancelled   jobs
@@ -116,24 +117,26 @@ local function submit_again(id, from, at, delay)
   redis.call('ZADD', 'jobs.due', at + delay, id)
 end
 
--- Ends a job: it is kept for `retention` seconds.
-local function finish(id, from, to, at, retention)
+-- Ends a job: it is kept for `retention` seconds, and its event is in the outbox from now on when `announced` names the
+-- status.
+local function finish(id, from, to, at, retention, announced)
   move(id, from, to)
   redis.call('HSET', record_key(id), 'finished-at', stamp(at))
   redis.call('ZADD', 'jobs.retention', at + retention, id)
+  if announced:find(to, 1, true) then redis.call('ZADD', 'jobs.outbox', at, id) end
   if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
 -- `max_attempts`, or cancelled when somebody asked for that meanwhile. Returns the new status.
-local function attempt_failed(id, failure, at, max_attempts, delay, retention)
+local function attempt_failed(id, failure, at, max_attempts, delay, retention, announced)
   redis.call('HSET', record_key(id), 'error', failure)
   if redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 then
-    finish(id, 'in progress', 'cancelled', at, retention)
+    finish(id, 'in progress', 'cancelled', at, retention, announced)
     return 'cancelled'
   end
   if redis.call('HINCRBY', record_key(id), 'failures', 1) >= max_attempts then
-    finish(id, 'in progress', 'failed', at, retention)
+    finish(id, 'in progress', 'failed', at, retention, announced)
     return 'failed'
   end
   submit_again(id, 'in progress', at, delay)

@@ -2,7 +2,8 @@
 -- ARGV   1 id
 -- Reply  {status before, status now, attempts so far, number of jobs due}, or {'unknown'}; {status, status} when it
 --        is neither failed nor cancelled, and nothing was changed
--- Guarantee  the attempt number goes on from where it was, so a late finish of an earlier attempt is still refused.
+-- Guarantee  the attempt number goes on from where it was, so a late finish of an earlier attempt is still refused. An end
+--            that was not announced yet is not announced any more, for it is none.
 
 local id = ARGV[1]
 local status = redis.call('HGET', record_key(id), 'status')
@@ -10,6 +11,7 @@ if not status then return {'unknown'} end
 if status ~= 'failed' and status ~= 'cancelled' then return {status, status} end
 
 redis.call('ZREM', 'jobs.retention', id)
+redis.call('ZREM', 'jobs.outbox', id)
 redis.call('HDEL', record_key(id), 'failures', 'error', 'finished-at', 'cancel-requested-at')
 submit_again(id, status, now(), 0)
 count_only('retried')

@@ -1,0 +1,18 @@
+-- Takes jobs that have ended, to emit their events.
+-- ARGV   1 the most to take   2 for how long nobody else gets them, in seconds: the visibility timeout
+-- Reply  {{id, status, finished-at, record as JSON}, ...}, what may be emitted the longest first
+-- Guarantee  no two calls get the same end within the visibility timeout, and each end is got again after it until it is
+--            said to be announced. What is replied is the record of now, and that of a job that has ended.
+
+local at = now()
+local taken = {}
+for _, id in ipairs(redis.call('ZRANGE', 'jobs.outbox', '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
+  local job = redis.call('HMGET', record_key(id), 'status', 'finished-at')
+  if job[2] then
+    redis.call('ZADD', 'jobs.outbox', at + ARGV[2], id)
+    taken[#taken + 1] = {id, job[1], job[2], render(id)}
+  else  -- retried or removed by scripts from before there was an outbox
+    redis.call('ZREM', 'jobs.outbox', id)
+  end
+end
+return taken
