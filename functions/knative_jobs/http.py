@@ -11,7 +11,7 @@ from flask import Request, Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from knative_jobs import auth, errors
+from knative_jobs import auth, cors, errors
 from knative_jobs.settings import settings
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -36,36 +36,42 @@ class Handler(Protocol):
     """A function that functions-framework can serve, with the paths it answers besides `/`."""
 
     routes: tuple[str, ...]
+    pages: tuple[str, ...]
 
     def __call__(self, request: Request) -> Response: ...
 
 
-def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Response]], Handler]:
+def endpoint(
+    method: str, *routes: str, pages: Iterable[str] = ()
+) -> Callable[[Callable[[Request], Response]], Handler]:
     """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
-    the name of it. One without is the Broker's to call.
+    the name of it. One without is the Broker's to call. `pages` are further paths for which no token is needed: what is
+    there is the same for everybody, and has no data in it. Pages of our own Services may call what is public, and
+    what another site's page sends with POST is refused.
 
     Raises:
         InvalidSettingError: API_TOKENS cannot be used.
     """
     methods = (method, "HEAD") if method == "GET" else (method,)
-    paths = {"/", *routes}
+    pages = tuple(pages)
+    paths = {"/", *routes, *pages}
     callers = auth.callers(settings().api_tokens) if routes else ()
     scope = auth.READ if method == "GET" else auth.WRITE
 
     def decorate(handler: Callable[[Request], Response]) -> Handler:
-        @functools.wraps(handler)
-        def answer_request(request: Request) -> Response:
+        def respond(request: Request) -> Response:
             try:
                 request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
                 if len(request.get_data()) > MAX_BODY_BYTES:  # kept, for the handler and for functions-framework
                     raise RequestEntityTooLarge
-                if request.path not in paths and request.path.rstrip("/") not in paths:
+                path = request.path.rstrip("/") or "/"
+                if path not in paths:
                     if request.path in HEALTH:
                         return Response()
                     return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
-                if callers:
+                if callers and path not in pages:
                     caller = auth.identify(callers, request.headers.get("Authorization", ""), scope)
                     request.environ["REMOTE_USER"] = caller.name
                 if request.method not in methods:
@@ -87,8 +93,14 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 _log.exception("%s %s failed", request.method, request.path)
                 return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
 
+        @functools.wraps(handler)
+        def answer_request(request: Request) -> Response:
+            origin = request.headers.get("Origin") if routes else None
+            return respond(request) if origin is None else _answer_page(request, origin, methods, respond)
+
         served = cast(Handler, answer_request)
         served.routes = routes
+        served.pages = pages
         return served
 
     return decorate
@@ -116,6 +128,20 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
 def no_such_route(path: str, routes: Iterable[str]) -> Response:
     """Answer that there is nothing at `path`, and what there is."""
     return problem(HTTPStatus.NOT_FOUND, f"Nothing is at {path[:200]}. There is: {', '.join(routes)}.")
+
+
+def _answer_page(
+    request: Request, origin: str, methods: Iterable[str], respond: Callable[[Request], Response]
+) -> Response:
+    """Answer what a page in a browser sent, so that ours can read it, and others cannot change anything."""
+    if cors.is_sibling(origin, request.host):
+        preflight = request.method == "OPTIONS"
+        response = Response(status=HTTPStatus.NO_CONTENT) if preflight else respond(request)
+        response.headers.update(cors.headers(origin, ", ".join(methods), preflight))
+        return response
+    if request.method == "POST" and cors.is_foreign(origin, request.host, request.headers.get("Sec-Fetch-Site", "")):
+        return problem(HTTPStatus.FORBIDDEN, "This was sent by the page of another site, which may not do that.")
+    return respond(request)
 
 
 def _discard(request: Request) -> None:
