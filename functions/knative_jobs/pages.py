@@ -1,6 +1,5 @@
 """The pages, and the files that they are made of. They have no data in them, which their scripts ask for."""
 
-from functools import cache
 from importlib.resources import files
 
 from flask import Request, Response
@@ -33,7 +32,9 @@ def answer_file(request: Request, place: tuple[str, str]) -> Response:
     The Content-Security-Policy lets a page load its own files alone and talk to our Services alone. Swagger UI has
     styles in its elements; a style can do much less than a script.
     """
-    response = Response(_read(*place), mimetype=_TYPES[place[1].rpartition(".")[2]])
+    package, path = place
+    text = files(package).joinpath(path).read_bytes()
+    response = Response(text, mimetype=_TYPES[path.rpartition(".")[2]])
     domain = cors.domain(request.host)
     response.headers.update(
         {
@@ -48,8 +49,3 @@ def answer_file(request: Request, place: tuple[str, str]) -> Response:
     )
     response.add_etag()
     return response.make_conditional(request)  # type: ignore[return-value]
-
-
-@cache
-def _read(package: str, path: str) -> bytes:
-    return files(package).joinpath(path).read_bytes()  # with the first request: the start is quicker without

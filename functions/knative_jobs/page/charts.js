@@ -16,7 +16,7 @@ export function showCharts(overview) {
     (minute) => ENDED.map((status) => `${minute[status]} ${status}`).join(', '))
   setText(throughput.title, `Jobs that ended in the last hour, by minute: ${sums}.`)
   setText(byId('ended'), number(ENDED.reduce((all, status) => all + sum(minutes, status), 0)))
-  setText(byId('throughput-scale'), highest ? `top ${number(highest)} a minute` : '')
+  setText(byId('throughput-scale'), highest ? `highest: ${number(highest)} a minute` : '')
 
   const mean = (minute) => (minute.started ? minute.waited / minute.started : 0)
   const longest = draw(waiting, minutes, (minute) => [mean(minute)],
@@ -24,8 +24,10 @@ export function showCharts(overview) {
   const all = sum(minutes, 'started')
   const overall = all ? `${duration(sum(minutes, 'waited') / all)} for ${number(all)} jobs` : 'none began'
   setText(waiting.title, `Mean time that jobs waited in the last hour, by minute: ${overall}.`)
-  setText(byId('oldest'), overview.counts.submitted ? duration(overview['oldest-waiting-seconds']) : 'none')
-  setText(byId('waiting-scale'), longest ? `top ${duration(longest)}` : '')
+  const waits = overview.counts.submitted > 0
+  setText(byId('oldest'), waits ? duration(overview['oldest-waiting-seconds']) : '0')
+  setText(byId('oldest-says'), waits ? 'the oldest has waited' : 'jobs wait')
+  setText(byId('waiting-scale'), longest ? `highest: ${duration(longest)}` : '')
 }
 
 function chart(id, kinds) {

@@ -38,12 +38,19 @@ export async function followOpen() {
       return
     } catch (problem) {
       if (signal.aborted) return
-      byId('job-problem').hidden = false
-      setText(byId('job-problem'), problem.message)
+      showProblem(problem.message)
       if ([400, 401, 404].includes(problem.status)) return
       await new Promise((resolve) => setTimeout(resolve, 2000))
     }
   }
+}
+
+/** Shows what went wrong, when a job is open. Returns whether one is. */
+export function showProblem(text) {
+  if (!dialog.open) return false
+  byId('job-problem').hidden = false
+  setText(byId('job-problem'), text)
+  return true
 }
 
 /** Shows the record, when it is that of the open job. */
@@ -63,9 +70,9 @@ export function showOpen(job) {
     item.append(element('span', at ? time(at) : '', {className: 'at'}), element('span', said))
     return item
   }))
-  byId('job-record').replaceChildren(...Object.entries(job).flatMap(([name, given]) => [
-    element('dt', name), field(name, given),
-  ]))
+  const {id, status, start, end, ...others} = job
+  const ordered = Object.entries({id, status, start, end, ...others})
+  byId('job-record').replaceChildren(...ordered.flatMap(([name, given]) => [element('dt', name), field(name, given)]))
 }
 
 dialog.addEventListener('close', () => {

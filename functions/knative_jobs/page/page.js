@@ -2,7 +2,7 @@
 
 import {address, ask, useToken} from './api.js'
 import {showCharts} from './charts.js'
-import {followOpen, openNamed, showOpen} from './job.js'
+import {followOpen, openNamed, showOpen, showProblem} from './job.js'
 import {byId, element, number, say, setText, STATUSES} from './show.js'
 import {showJob, showJobs} from './table.js'
 
@@ -86,7 +86,7 @@ async function change(what, id) {
     followOpen()
     refresh()
   } catch (problem) {
-    say(problem.message, {problem: true})
+    if (!showProblem(problem.message)) say(problem.message, {problem: true})
   }
 }
 
