@@ -7,7 +7,7 @@ import {byId, element, number, say, setText, STATUSES} from './show.js'
 import {showJob, showJobs} from './table.js'
 
 const LENGTH = 20
-const PAUSE_MS = 1500
+const PAUSE_MS = 1000
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 let status = ''
