@@ -47,9 +47,10 @@ def endpoint(
     """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
-    the name of it. One without is the Broker's to call. `pages` are further paths for which no token is needed: what is
-    there is the same for everybody, and has no data in it. Pages of our own Services may call what is public, and
-    what another site's page sends with POST is refused.
+    the name of it. One without is the Broker's to call.
+
+    For `pages`, further paths, no token is needed: what is there is the same for everybody and has no data in it. Such
+    pages may call what is public across origins; what the page of another site sends with POST is refused.
 
     Raises:
         InvalidSettingError: API_TOKENS cannot be used.
