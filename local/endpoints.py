@@ -36,7 +36,7 @@ def load(services: Iterable[manifests.Service]) -> "dict[str, tuple[str, WSGIApp
         if service.public:
             function = functions_framework.create_app(service.target, str(service.source))  # type: ignore[no-untyped-call]
             handler = getattr(sys.modules[service.source.stem], service.target)
-            for route in getattr(handler, "routes", (f"/{service.target}",)):
+            for route in (*getattr(handler, "routes", (f"/{service.target}",)), *getattr(handler, "pages", ())):
                 apps[route] = (service.name, function.wsgi_app)
     return apps
 

@@ -153,7 +153,7 @@ async def _close(services: Iterable[Autoscaler]) -> None:
 def _greet(port: int, redis_port: int) -> None:
     at = f"localhost:{port}"
     lines = (
-        f"Ready on http://{at}",
+        f"Ready on http://{at}; open it in a browser, or:",
         "",
         f'  curl -X POST {at}/jobs -d \'{{"start": "1", "end": "2"}}\'',
         f"  curl '{at}/jobs_status?job_id=ID'",

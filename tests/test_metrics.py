@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from knative_jobs import store as scripts
+from knative_jobs import store as state
 from tests.conftest import Function, Redis, Start, eventually
 from tests.test_overview import connected
 from tests.test_worker import effects as effects
@@ -75,10 +75,10 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
 
     lost = submit("return")
     with connected(store, "worker", monkeypatch, job_lease_seconds=0.1):
-        held = scripts.claim(lost, "127.0.0.1")
-        assert isinstance(held, scripts.Claim)
+        held = state.claim(lost, "127.0.0.1")
+        assert isinstance(held, state.Claim)
         eventually(lambda: endpoint("sweeper").request("POST").status == 204 and status(lost)["status"] == "submitted")
-        assert scripts.finish(held, "complete", "1")[0] == "refused"
+        assert state.finish(held, "complete", "1")[0] == "refused"
     assert working.deliver(lost) == 204
 
     submit("waits")

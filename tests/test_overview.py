@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from knative_jobs import overview
-from knative_jobs import store as scripts
+from knative_jobs import overview, scripts
 from knative_jobs.settings import Settings
 from tests.conftest import Redis, Start
 from tests.test_lists import submit
@@ -20,13 +19,12 @@ NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled"
 def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
     """Let this process reach Redis as the functions of a kind do."""
     settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
-    monkeypatch.setattr(scripts, "settings", lambda: settings)
-    for cached in (scripts._pool, scripts._local):
-        cached.cache_clear()
+    for module in ("knative_jobs.scripts", "knative_jobs.store"):
+        monkeypatch.setattr(f"{module}.settings", lambda: settings)
+    scripts._own.cache_clear()
     yield
-    scripts._local().connection.disconnect()
-    for cached in (scripts._pool, scripts._local):
-        cached.cache_clear()
+    scripts._own().connection.disconnect()
+    scripts._own.cache_clear()
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ class TestCallers:
     @pytest.mark.parametrize("target", PUBLIC)
     def test_no_public_endpoint_answers_without_a_token(self, start: Start, target: str) -> None:
         function = start(target, API_TOKENS=TOKENS).ready()
+        path = "/dashboard/jobs" if target == "dashboard" else "/"  # where that has its page
         for method in ("GET", "POST", "HEAD"):
             for headers in (
                 {},
@@ -63,10 +64,10 @@ class TestCallers:
                 {"Authorization": "Bearer "},
                 {"Authorization": ""},
             ):
-                answer = function.request(method, "/", headers=headers)
+                answer = function.request(method, path, headers=headers)
                 assert answer.status == 401
                 assert answer.headers["WWW-Authenticate"] == 'Bearer realm="knative-jobs"'
-        assert "Authorization: Bearer TOKEN" in problem(function.request("POST"), 401)
+        assert "Authorization: Bearer TOKEN" in problem(function.request("POST", path), 401)
         assert function.request("GET", "/health/readiness").status == 200, "Kubernetes has no token"
 
     def test_a_token_that_nobody_has_is_refused(self, jobs: Function, store: Redis) -> None:
@@ -162,7 +163,7 @@ class TestRedisUsers:
                 s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem != "life" and self.refused(reader, s, job_id)
             }
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
-        assert not refused & {"record", "page", "overview", "metrics"}
+        assert not refused & {"record", "page", "newest", "overview", "metrics"}
         assert store.record(job_id) == before
         assert store.client.dbsize() == keys
 
@@ -211,7 +212,7 @@ class TestRedisUsers:
         needing = {target for target in REDIS_USER if scripts_of(target)}
         assert {target for target, user in REDIS_USER.items() if user} == needing
         for target, user in REDIS_USER.items():
-            writes = scripts_of(target) - {"record", "page", "overview", "metrics"}
+            writes = scripts_of(target) - {"record", "page", "newest", "overview", "metrics"}
             assert (user in ("", "reader")) == (not writes), target
 
     def test_a_function_with_a_wrong_password_says_503_and_changes_nothing(self, start: Start, store: Redis) -> None:

@@ -4,6 +4,7 @@ The function is loaded at once: one that cannot start says so, and the first req
 """
 
 import signal
+import sys
 
 # granian forks this process with a handler that tells the parent to stop: a SIGTERM that comes while the function is
 # being loaded would be lost.
@@ -15,4 +16,7 @@ from knative_jobs import logs  # noqa: E402
 from knative_jobs.rsgi import Application  # noqa: E402
 
 logs.configure()
-app = Application(create_app())  # type: ignore[no-untyped-call]
+_function = create_app()  # type: ignore[no-untyped-call]
+# Ours that are public never block. Of any other, a user's own among them, nobody knows.
+_handler = getattr(sys.modules.get(_function.name), _function.name, None)
+app = Application(_function, blocking=not getattr(_handler, "routes", ()))

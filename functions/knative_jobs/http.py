@@ -11,7 +11,7 @@ from flask import Request, Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from knative_jobs import auth, errors, tracing, waiting
+from knative_jobs import auth, cors, errors, tracing
 from knative_jobs.logs import about
 from knative_jobs.settings import settings
 
@@ -38,43 +38,51 @@ class Handler(Protocol):
     """A function that functions-framework can serve, with the paths it answers besides `/`."""
 
     routes: tuple[str, ...]
+    pages: tuple[str, ...]
 
     def __call__(self, request: Request) -> Response: ...
 
 
-def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Response]], Handler]:
+def endpoint(
+    method: str, *routes: str, pages: Iterable[str] = ()
+) -> Callable[[Callable[[Request], Response]], Handler]:
     """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
-    the name of it. One without is the Broker's to call, and may block: it has a thread.
+    the name of it. It shares a thread with all others (see `waiting`). One without is the Broker's to call, and may
+    block.
+
+    For `pages`, further paths, no token is needed: what is there is the same for everybody and has no data in it. Such
+    pages may call what is public across origins; what the page of another site sends with POST is refused.
 
     Raises:
         InvalidSettingError: API_TOKENS cannot be used.
     """
     methods = (method, "HEAD") if method == "GET" else (method,)
-    paths = {"/", *routes}
+    pages = tuple(pages)
+    paths = {"/", *routes, *pages}
     callers = auth.callers(settings().api_tokens) if routes else ()
     tracing.prepare()
     scope = auth.READ if method == "GET" else auth.WRITE
 
     def decorate(handler: Callable[[Request], Response]) -> Handler:
-        @functools.wraps(handler)
-        def answer_request(request: Request) -> Response:
+        def respond(request: Request) -> Response:
             try:
                 request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
                 if len(request.get_data()) > MAX_BODY_BYTES:  # kept, for the handler and for functions-framework
                     raise RequestEntityTooLarge
-                if request.path not in paths and request.path.rstrip("/") not in paths:
+                path = request.path.rstrip("/") or "/"
+                if path not in paths:
                     if request.path in HEALTH:
                         return Response()
                     return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
-                if callers:
+                if callers and path not in pages:
                     caller = auth.identify(callers, request.headers.get("Authorization", ""), scope)
                     request.environ["REMOTE_USER"] = caller.name
                 if request.method not in methods:
                     detail = f"{request.method} is not possible here; use {method}."
                     return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
-                return handler(request) if routes else waiting.in_thread(handler, request)
+                return handler(request)
             except auth.RefusedError as error:
                 return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
             except errors.JobError as error:
@@ -90,9 +98,15 @@ def endpoint(method: str, *routes: str) -> Callable[[Callable[[Request], Respons
                 _log.exception("%s %s failed", request.method, request.path, extra=_about(request))
                 return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
 
+        @functools.wraps(handler)
+        def answer_request(request: Request) -> Response:
+            origin = request.headers.get("Origin") if routes else None
+            return respond(request) if origin is None else _answer_page(request, origin, methods, respond)
+
         traced = routes and tracing.enabled()
         served = cast(Handler, _traced(answer_request, method, routes[0]) if traced else answer_request)
         served.routes = routes
+        served.pages = pages
         return served
 
     return decorate
@@ -149,6 +163,20 @@ def _traced(handler: Callable[[Request], Response], method: str, route: str) -> 
 
 def _about(request: Request) -> dict[str, Any]:
     return about(traceparent=tracing.parse(request.headers.get("traceparent", "")))
+
+
+def _answer_page(
+    request: Request, origin: str, methods: Iterable[str], respond: Callable[[Request], Response]
+) -> Response:
+    """Answer what a page in a browser sent, so that ours can read it, and others cannot change anything."""
+    if cors.is_sibling(origin, request.host):
+        preflight = request.method == "OPTIONS"
+        response = Response(status=HTTPStatus.NO_CONTENT) if preflight else respond(request)
+        response.headers.update(cors.headers(origin, ", ".join(methods), preflight))
+        return response
+    if request.method == "POST" and cors.is_foreign(origin, request.host, request.headers.get("Sec-Fetch-Site", "")):
+        return problem(HTTPStatus.FORBIDDEN, "This was sent by the page of another site, which may not do that.")
+    return respond(request)
 
 
 def _discard(request: Request) -> None:

@@ -13,6 +13,7 @@ import re
 from knative_jobs import endings, events, store
 from knative_jobs.errors import ConflictError, InvalidError, NotFoundError
 
+STATUSES = ("submitted", "in progress", "complete", "failed", "cancelled")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 

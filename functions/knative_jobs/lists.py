@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from flask import Request, Response
 
-from knative_jobs import store
+from knative_jobs import life, store
 from knative_jobs.errors import InvalidError
 from knative_jobs.http import answer
 
@@ -31,9 +31,30 @@ def answer_list(request: Request, listing: str) -> Response:
         first = next(pieces)  # while an error can still be answered as one
         return answer(_array(itertools.chain([first], pieces)))
     limit, cursor = _limit(request), _cursor(request)
-    records, after = store.page(listing, cursor, limit)
-    query = urlencode({"limit": limit, "cursor": after})
-    return answer(b"[%b]" % records, headers={"Link": f'<{request.path}?{query}>; rel="next"'} if after else None)
+    return _page(request, {"limit": limit}, *store.page(listing, cursor, limit))
+
+
+def answer_newest(request: Request) -> Response:
+    """Answer with a page of the jobs, newest first, and a `Link` to the next.
+
+    Args:
+        request: may have `status`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+
+    Raises:
+        InvalidError: one of these is not what it must be.
+    """
+    status = request.args.get("status", "")
+    if status and status not in life.STATUSES:
+        raise InvalidError(f"status is one of: {', '.join(life.STATUSES)}; not {status[:40]!r}.")
+    limit, cursor = _limit(request), _cursor(request)
+    query: dict[str, str | int] = {"status": status} if status else {}
+    query["limit"] = limit
+    return _page(request, query, *store.newest(status, cursor, limit))
+
+
+def _page(request: Request, query: dict[str, str | int], records: bytes, after: str) -> Response:
+    following = f"{request.path}?{urlencode(query | {'cursor': after})}"
+    return answer(b"[%b]" % records, headers={"Link": f'<{following}>; rel="next"'} if after else None)
 
 
 def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:

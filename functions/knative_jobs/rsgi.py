@@ -7,7 +7,9 @@ import asyncio
 import io
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from knative_jobs import shutdown, waiting
@@ -16,12 +18,20 @@ from knative_jobs.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
+Headers = list[tuple[str, str]]
+
+
+THREADS = 4
+"""For functions that block. More would wait for one interpreter, and for each other."""
+
 
 class Application:
     """Serves a WSGI application over RSGI."""
 
-    def __init__(self, wsgi: "WSGIApplication") -> None:
+    def __init__(self, wsgi: "WSGIApplication", blocking: bool = False) -> None:
+        """Serve this one; when it may block, each request has a thread, and its answer goes out as a whole."""
         self._wsgi = wsgi
+        self._threads = ThreadPoolExecutor(THREADS, "request") if blocking else None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once, before the first request."""
@@ -29,30 +39,42 @@ class Application:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
-        if scope.proto == "http":
-            await waiting.run(self._answer, _environ(scope, await _body(scope, protocol)), protocol)
+        if scope.proto != "http":
+            return
+        environ = _environ(scope, await _body(scope, protocol))
+        if self._threads:
+            loop = asyncio.get_running_loop()
+            protocol.response_bytes(*await loop.run_in_executor(self._threads, self._whole_answer, environ))
+        else:
+            await waiting.run(self._answer, environ, protocol)
+
+    def _whole_answer(self, environ: "WSGIEnvironment") -> tuple[int, Headers, bytes]:
+        with self._called(environ) as (status, headers, chunks):
+            return status, headers, b"".join(chunks)
 
     def _answer(self, environ: "WSGIEnvironment", protocol: Any) -> None:
+        with self._called(environ) as (status, headers, chunks):
+            if any(name.lower() == "content-length" for name, _ in headers) or status in (204, 304):
+                protocol.response_bytes(status, headers, b"".join(chunks))
+                return
+            transport = protocol.response_stream(status, headers)
+            for chunk in chunks:
+                waiting.wait_for(transport.send_bytes(chunk))
+
+    @contextmanager
+    def _called(self, environ: "WSGIEnvironment") -> Iterator[tuple[int, Headers, Iterable[bytes]]]:
+        """Call the WSGI application. Yield the status, the headers and the body of its answer."""
         begun: list[Any] = []
 
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
-            begun[:] = int(status[:3]), headers
+        def start_response(status: str, headers: Headers, exc_info: object = None, /) -> Any:
+            begun[:] = status, headers
 
         chunks = self._wsgi(environ, start_response)
         try:
-            status, headers = begun
-            if any(name.lower() == "content-length" for name, _ in headers) or status in (204, 304):
-                protocol.response_bytes(status, headers, b"".join(chunks))
-            else:
-                _stream(chunks, protocol.response_stream(status, headers))
+            yield int(begun[0][:3]), begun[1], chunks
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
-
-
-def _stream(chunks: Iterable[bytes], to: Any) -> None:
-    for chunk in chunks:
-        waiting.wait_for(to.send_bytes(chunk))
 
 
 async def _body(scope: Any, protocol: Any) -> bytes:

@@ -189,6 +189,12 @@ def page(listing: str, after: str, length: int) -> tuple[bytes, str]:
     return records, last.decode()
 
 
+def newest(status: str, before: str, length: int) -> tuple[bytes, str]:
+    """Return what `page` returns, newest first; an empty `status` means all jobs."""
+    records, last = run("newest", status, before, length)
+    return records, last.decode()
+
+
 def pages(listing: str) -> Iterator[bytes]:
     """Yield a whole list in pieces, each as `page` returns them."""
     after = ""

@@ -6,17 +6,12 @@ others go on. Under any other server each request has a thread, which then waits
 """
 
 import asyncio
-import contextvars
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
-
-THREADS = 4
-"""For what blocks. More would wait for one interpreter, and for each other."""
 
 T = TypeVar("T")
 
@@ -53,23 +48,6 @@ def wait_for(awaitable: Coroutine[Any, Any, T]) -> T:
     assert request.parent is not None  # noqa: S101
     came: T = request.parent.switch(awaitable)
     return came
-
-
-def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call a function that blocks, and return what it returns."""
-    if not on_loop():
-        return function(*args)
-    call = partial(contextvars.copy_context().run, function, *args)
-
-    async def called() -> T:
-        return await asyncio.get_running_loop().run_in_executor(_threads(), call)
-
-    return wait_for(called())
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, "blocking")
 
 
 @cache

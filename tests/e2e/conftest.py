@@ -27,7 +27,7 @@ class Api:
     def request(self, method: str, route: str, **given: Any) -> urllib3.BaseHTTPResponse:
         headers = given.pop("headers", {})
         if self.domain:
-            name = route.split("?")[0].lstrip("/")
+            name = route.split("?")[0].split("/")[1]
             service = {"job_status": "jobs_status"}.get(name, name).replace("_", "-")
             headers = {"Host": f"{service}.{self.domain}", **headers}
         return http.request(method, self.address + route, headers=headers, **given)

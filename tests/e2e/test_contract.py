@@ -94,6 +94,14 @@ def test_pages_are_linked(api: Api) -> None:
     assert following[0]["submitted-at"] > answer.json()[1]["submitted-at"]
 
 
+def test_the_dashboard_has_its_page_and_the_newest_job_first(api: Api) -> None:
+    page = api.request("GET", "/dashboard")
+    assert page.headers["Content-Type"].startswith("text/html")
+    job_id = api.submit()["id"]
+    assert api.request("GET", "/dashboard/jobs?limit=1").json()[0]["id"] == job_id
+    assert sum(api.request("GET", "/dashboard/overview").json()["counts"].values()) >= 1
+
+
 @pytest.mark.parametrize(
     ("method", "route", "body", "status"),
     [

@@ -34,7 +34,7 @@ def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: 
 
 
 def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
-    for path in ("/", "/nobody", "/jobs/1"):
+    for path in ("/nobody", "/jobs/1"):
         answer = platform.get(path)
         assert answer.status == 404
         assert answer.headers["Content-Type"] == "application/problem+json"

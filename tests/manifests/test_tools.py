@@ -100,7 +100,8 @@ def test_composes_gateway_knows_every_route() -> None:
     conf = COMPOSE["configs"]["gateway"]["content"]
     routed = dict(re.findall(r"(?:~\^)?/?(\w+)(?:/\?\$\$|\.json)? (\w+);", conf.partition("server {")[0]))
     names = {name.replace("-", "_") for name in PUBLIC}
-    assert routed == {name: name for name in names - {"jobs"}} | {"job_status": "jobs_status", "default": "jobs"}
+    others = {"job_status": "jobs_status", "docs": "openapi", "default": "jobs"}
+    assert routed == {name: name for name in names - {"jobs"}} | others
 
 
 def test_composes_redis_is_that_of_the_cluster() -> None:

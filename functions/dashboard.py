@@ -1,0 +1,21 @@
+"""GET /dashboard: a page that shows the jobs and steers them, and what it shows."""
+
+import functions_framework
+from flask import Request, Response
+
+from knative_jobs import overview, pages
+from knative_jobs.http import answer, endpoint
+from knative_jobs.lists import answer_newest
+
+
+@functions_framework.http
+@endpoint("GET", "/dashboard/overview", "/dashboard/jobs", pages=pages.DASHBOARD)
+def dashboard(request: Request) -> Response:
+    """Answer with the page, a file of it, or what it shows."""
+    match request.path.rstrip("/"):
+        case "/dashboard/overview":
+            return answer(overview.as_json())
+        case "/dashboard/jobs":
+            return answer_newest(request)
+        case path:
+            return pages.answer_file(request, pages.DASHBOARD[path or "/"])

@@ -1,0 +1,177 @@
+// The page: asks for what it shows again and again while somebody sees it, and sends what somebody wants.
+
+import {address, ask, useToken} from './api.js'
+import {showCharts} from './charts.js'
+import {followOpen, openNamed, showOpen, showProblem} from './job.js'
+import {byId, element, number, say, setText, STATUSES} from './show.js'
+import {showJob, showJobs} from './table.js'
+
+const LENGTH = 20
+const PAUSE_MS = 1000
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+let status = ''
+let cursors = [''] // of the pages up to this one
+let next = ''
+let timer = 0
+let asked = 0
+
+/** Asks for the overview and the page, shows them, and does so again in a moment. */
+async function refresh() {
+  clearTimeout(timer)
+  if (document.hidden) return
+  const mine = ++asked
+  const began = performance.now()
+  const query = new URLSearchParams({status, limit: LENGTH, cursor: cursors.at(-1)})
+  try {
+    const [overview, jobs] = await Promise.all([ask('GET', '/dashboard/overview'), ask('GET', `/dashboard/jobs?${query}`)])
+    if (mine !== asked) return
+    showCounts(overview.data.counts)
+    showCharts(overview.data)
+    showJobs(jobs.data)
+    showPlace(jobs)
+    connected('')
+  } catch (problem) {
+    if (mine !== asked) return
+    connected(problem.message)
+    if (problem.status === 401) return // goes on with a token
+  }
+  // A slow connection, or records of a megabyte, are not asked for more often than they take.
+  timer = setTimeout(refresh, Math.max(PAUSE_MS, 5 * (performance.now() - began)))
+}
+
+function connected(problem) {
+  const place = byId('connection')
+  place.dataset.ok = String(!problem)
+  setText(place, problem || 'live')
+}
+
+function showCounts(counts) {
+  const all = STATUSES.reduce((sum, name) => sum + counts[name], 0)
+  for (const name of ['', ...STATUSES]) setText(byId(`count-${name}`), number(name ? counts[name] : all))
+}
+
+function showPlace(jobs) {
+  next = new URL(jobs.next ?? '', location.href).searchParams.get('cursor') ?? ''
+  setText(byId('place'), `Page ${cursors.length}`)
+  byId('older').disabled = !next
+  byId('newer').disabled = cursors.length === 1
+  byId('empty').hidden = jobs.data.length > 0
+  setText(byId('empty'), status ? `No job is ${status}.` : 'There are no jobs yet. Submit the first one above.')
+}
+
+function makeFilters() {
+  for (const name of ['', ...STATUSES]) {
+    const label = element('label', '')
+    const radio = Object.assign(document.createElement('input'), {type: 'radio', name: 'status', value: name})
+    radio.checked = !name
+    radio.addEventListener('change', () => {
+      status = name
+      cursors = ['']
+      refresh()
+    })
+    label.dataset.status = name
+    label.append(radio, element('span', name || 'all'), element('b', '–', {id: `count-${name}`}))
+    byId('filters').append(label)
+  }
+}
+
+/** Sends a change of a job and shows what came of it. */
+async function change(what, id) {
+  try {
+    const {data: job} = await ask('POST', `/${what}_job?job_id=${id}`)
+    showJob(job)
+    showOpen(job)
+    say({cancelled: 'The job is cancelled.', submitted: 'The job is submitted again.'}[job.status] ?? 'The job is asked to stop.')
+    followOpen()
+    refresh()
+  } catch (problem) {
+    if (!showProblem(problem.message)) say(problem.message, {problem: true})
+  }
+}
+
+async function submit(event) {
+  event.preventDefault()
+  const form = event.target
+  const {start, end} = Object.fromEntries(new FormData(form))
+  const [button] = form.querySelectorAll('button')
+  button.disabled = true
+  try {
+    const {data: job} = await ask('POST', '/jobs', {start, end})
+    form.reset()
+    say('Submitted', {link: element('a', job.id.slice(0, 8), {href: `#job=${job.id}`})})
+    refresh()
+  } catch (problem) {
+    say(problem.message, {problem: true})
+  }
+  button.disabled = false
+  byId('start').focus()
+}
+
+function search(event) {
+  event.preventDefault()
+  const text = byId('search-id').value.trim()
+  const isId = UUID.test(text)
+  byId('search-id').ariaInvalid = String(!isId)
+  if (isId) location.hash = `job=${text.toLowerCase()}`
+  else say('That is not the id of a job. An id is a UUID, as in 0e399b77-54a3-486b-b458-49fc4545f2da; paste the whole of it.', {problem: true})
+}
+
+function askForToken({detail}) {
+  setText(byId('token-why'), detail)
+  byId('token-button').hidden = false
+  if (!byId('token').open) byId('token').showModal()
+}
+
+function makeTheme() {
+  const button = byId('theme')
+  const show = (theme) => {
+    document.documentElement.dataset.theme = theme
+    button.ariaPressed = String(theme === 'dark')
+  }
+  const preferred = matchMedia('(prefers-color-scheme: dark)')
+  show(localStorage.getItem('theme') ?? (preferred.matches ? 'dark' : 'light'))
+  preferred.addEventListener('change', () => {
+    if (!localStorage.getItem('theme')) show(preferred.matches ? 'dark' : 'light')
+  })
+  button.addEventListener('click', () => {
+    const theme = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'
+    localStorage.setItem('theme', theme)
+    show(theme)
+  })
+}
+
+makeTheme()
+makeFilters()
+byId('description').href = address('/docs')
+byId('submit').addEventListener('submit', submit)
+byId('search').addEventListener('submit', search)
+byId('older').addEventListener('click', () => {
+  cursors.push(next)
+  refresh()
+})
+byId('newer').addEventListener('click', () => {
+  cursors.pop()
+  refresh()
+})
+document.addEventListener('click', ({target}) => {
+  for (const what of ['cancel', 'retry']) if (target.matches(`button.${what}`)) change(what, target.dataset.id)
+})
+document.addEventListener('token-needed', askForToken)
+byId('token-button').addEventListener('click', () => byId('token').showModal())
+byId('token-later').addEventListener('click', () => byId('token').close())
+byId('token-form').addEventListener('submit', (event) => {
+  event.preventDefault()
+  useToken(byId('token-text').value.trim())
+  byId('token-text').value = ''
+  byId('token').close()
+  refresh()
+  followOpen()
+})
+document.addEventListener('visibilitychange', () => {
+  refresh()
+  followOpen()
+})
+addEventListener('hashchange', openNamed)
+refresh()
+openNamed()

@@ -1,0 +1,405 @@
+"""The dashboard and the viewer of the API's description in a real browser, on one machine.
+
+SCREENSHOTS names a folder for pictures: SCREENSHOTS=docs makes docs/dashboard.png anew.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from tests.conftest import Start, eventually
+from tests.e2e.conftest import Api, one_machine
+from tests.test_bad_input import UNKNOWN_ID
+from tests.test_security import READER, TOKENS
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+QUIET += " --disable-component-update --disable-sync"
+DOMAIN = "knative-jobs.test"
+"""Where each Service has a host of its own; the browser takes all of them for this machine."""
+REPORT_VIOLATIONS = """
+document.addEventListener('securitypolicyviolation', (e) => console.error(`${e.violatedDirective} ${e.blockedURI}`))
+"""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[one_machine]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    work = {
+        "JOB_WORK": "sample_work:work",
+        "EFFECTS": str(folder / "effects"),
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    with one_machine(str(folder / "data"), **work, JOB_MAX_ATTEMPTS="1", WORKER_GRACE_SECONDS="0.1") as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def api(local: one_machine) -> Api:
+    return Api(local.address)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert program, "These tests need a browser: sudo apt install chromium"
+    to_here = f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=[*QUIET.split(), to_here])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def expected() -> list[str]:
+    """What the console may say in a test; a browser reports every answer that is an error."""
+    return [r"404 .*/job_events"]
+
+
+@pytest.fixture
+def visit(local: one_machine, browser: Browser, expected: list[str]) -> Iterator[Open]:
+    """Open a page in a window of its own. What its console says against it fails the test."""
+    said: list[str] = []
+    windows = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            said.append(f"{message.text} {message.location['url']}")
+
+    def visit(path: str = "/", address: str = local.address, **window: object) -> Page:
+        windows.append(browser.new_context(viewport=window.pop("viewport", {"width": 1280, "height": 900}), **window))
+        page = windows[-1].new_page()
+        page.set_default_timeout(10_000)
+        page.add_init_script(REPORT_VIOLATIONS)
+        page.on("console", note)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.goto(address + path)
+        return page
+
+    yield visit
+    for window in windows:
+        window.close()
+    assert not [line for line in said if not any(re.search(allowed, line) for allowed in expected)]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[Page, str], Path]:
+    def picture(page: Page, name: str) -> Path:
+        path = Path(os.environ.get("SCREENSHOTS") or tmp_path) / f"{name}.png"
+        page.screenshot(path=path, animations="disabled")
+        return path
+
+    return picture
+
+
+def row(page: Page, job_id: str) -> object:
+    return page.locator(f"#rows tr[data-id='{job_id}']")
+
+
+def status(page: Page, job_id: str) -> object:
+    return page.locator(f"#rows tr[data-id='{job_id}'] .badge")
+
+
+def test_jobs_of_every_status_and_the_last_hour_are_seen(visit: Open, api: Api, picture: Callable) -> None:
+    for what in ("return", "fail unknown-author", "report 0.5", "return", "raise oh", "return"):
+        api.submit(what, "Moby Dick")
+    ids = [api.submit(what, "War and Peace")["id"] for what in ("report 3", "report 2.5", "return", "return")]
+    api.request("POST", f"/cancel_job?job_id={ids[3]}")
+    page = visit()
+    expect(status(page, ids[1])).to_have_text("in progress")
+    expect(status(page, ids[3])).to_have_text("cancelled")
+    expect(page.locator("#count-failed")).to_have_text("2")
+    expect(page.locator("#count-")).to_have_text("10")
+    expect(page.locator("#throughput > title")).to_contain_text("complete, 2 failed, 1 cancelled")
+    heights = page.locator("#throughput rect[data-status=failed]").evaluate_all(
+        "all => all.map(r => +r.getAttribute('height'))"
+    )
+    assert len(heights) == 60
+    assert sum(heights) > 0
+    expect(page.locator("#waiting > title")).to_contain_text("Mean time that jobs waited")
+    bar = row(page, ids[0]).locator("progress")
+    eventually(lambda: float(bar.get_attribute("value") or 0) > 0.2)
+    assert picture(page, "dashboard").stat().st_size < 200_000
+
+
+def test_a_job_is_submitted_and_its_bar_moves_to_the_end(visit: Open) -> None:
+    page = visit()
+    page.get_by_label("Start", exact=True).fill("report 3")
+    page.get_by_label("End", exact=True).fill("2")
+    page.get_by_role("button", name="Submit").click()
+    job_id = page.locator("#messages a").get_attribute("href").removeprefix("#job=")
+    bar = row(page, job_id).locator("progress")
+    seen = set()
+    eventually(lambda: seen.add(bar.get_attribute("value")) or len(seen - {None}) > 2)
+    expect(status(page, job_id)).to_have_text("complete")
+    expect(bar).to_have_attribute("value", "1")
+    assert len({value for value in seen if value and float(value) < 1}) >= 2, "it moved by itself"
+
+
+def test_a_running_job_is_cancelled(visit: Open, api: Api) -> None:
+    job_id = api.submit("watch-cancelled")["id"]
+    page = visit()
+    expect(status(page, job_id)).to_have_text("in progress")
+    row(page, job_id).get_by_role("button", name="Cancel").click()
+    expect(page.locator("#messages")).to_contain_text("asked to stop")
+    expect(status(page, job_id)).to_have_text("cancelled")
+    assert api.status(job_id)["status"] == "cancelled"
+    expect(row(page, job_id).get_by_role("button")).to_have_text(["Retry"])
+
+
+def test_a_failed_job_is_tried_again_where_its_record_is_open(visit: Open, api: Api) -> None:
+    job_id = api.submit("raise-until-attempt 2")["id"]
+    api.wait_for(job_id, "failed")
+    page = visit(f"/#job={job_id}")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("#job-record")).to_contain_text("ValueError: not yet")
+    dialog.get_by_role("button", name="Retry").click()
+    expect(dialog.locator("#job-status")).to_have_text("complete")
+    expect(dialog.locator("#job-timeline li")).to_contain_text(["submitted", "attempt 2 began", "complete, after"])
+
+
+def test_a_change_that_comes_too_late_is_told_why(visit: Open, api: Api, expected: list[str]) -> None:
+    expected.append("409 .*/cancel_job")
+    job_id = api.submit("report 2")["id"]
+    page = visit()
+    expect(row(page, job_id)).to_be_visible()
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    api.wait_for(job_id, "complete")
+    page.evaluate("0")  # what it asked for meanwhile is told with the next call
+    assert not asked, "nobody sees the page, so it asks for nothing"
+    row(page, job_id).get_by_role("button", name="Cancel").click()
+    expect(page.locator("#messages .problem")).to_contain_text("The job is complete; only one that is submitted")
+
+
+def test_jobs_are_filtered_by_status(visit: Open, api: Api) -> None:
+    job_id = api.submit("fail why")["id"]
+    api.wait_for(job_id, "failed")
+    page = visit()
+    page.get_by_role("radio", name=re.compile("failed")).check(force=True)
+    expect(status(page, job_id)).to_have_text("failed")
+    expect(page.locator("#rows tr:not(:has(.badge[data-status=failed]))")).to_have_count(0)
+    page.get_by_role("radio", name=re.compile("all")).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("radio", name=re.compile("submitted"))).to_be_checked()
+    expect(page.locator("#empty")).to_have_text("No job is submitted.")
+
+
+def test_a_job_is_found_by_its_id_and_by_nothing_else(visit: Open, api: Api, expected: list[str]) -> None:
+    expected.append("404 .*/jobs_status")
+    job_id = api.submit("return", 2.50)["id"]
+    api.wait_for(job_id, "complete")
+    page = visit()
+    search = page.get_by_role("searchbox")
+    search.fill(job_id[:8])
+    search.press("Enter")
+    expect(page.locator("#messages .problem")).to_contain_text("An id is a UUID")
+    search.fill(f" {job_id.upper()} ")
+    search.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("#job-record")).to_contain_text("worker-ip")
+    assert page.url.endswith(f"#job={job_id}")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(search).to_be_focused()
+    assert "#" not in page.url
+    search.fill(UNKNOWN_ID)
+    page.get_by_role("button", name="Find").click()
+    expect(dialog.get_by_role("alert")).to_contain_text(f"There is no job {UNKNOWN_ID}")
+
+
+def test_pages_go_to_older_jobs_and_back(visit: Open, api: Api) -> None:
+    ids = [
+        job["id"]
+        for job in api.request("POST", "/jobs", json=[{"start": "return", "end": i} for i in range(25)]).json()
+    ]
+    page = visit()
+    rows = page.locator("#rows tr")
+    expect(rows.first).to_have_attribute("data-id", ids[24])
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Older").click()
+    expect(rows.first).to_have_attribute("data-id", ids[4])
+    expect(page.locator("#place")).to_have_text("Page 2")
+    page.get_by_role("button", name="Newer").click()
+    expect(rows.first).to_have_attribute("data-id", ids[24])
+    expect(page.get_by_role("button", name="Newer")).to_be_disabled()
+
+
+def test_a_row_stays_as_it_is_while_others_come(visit: Open, api: Api) -> None:
+    job_id = api.submit("return")["id"]
+    page = visit()
+    link = row(page, job_id).get_by_role("link")
+    link.focus()
+    row(page, job_id).evaluate("row => { row.mark = 1; getSelection().selectAllChildren(row.querySelector('.start')) }")
+    later = api.submit("return")["id"]
+    expect(status(page, later)).to_have_text("complete")
+    expect(status(page, job_id)).to_have_text("complete")
+    expect(link).to_be_focused()
+    assert row(page, job_id).evaluate("row => row.mark === 1 && getSelection().toString() === 'return'")
+
+
+def test_what_a_job_was_given_is_shown_as_text(visit: Open, api: Api) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    job_id = api.submit(bad, f"</td><script>alert(2)</script>{bad}")["id"]
+    failed = api.submit(f"raise {bad.replace(' ', '/')}", 2.50)["id"]
+    api.wait_for(failed, "failed")
+    page = visit()
+    expect(row(page, job_id).locator(".start")).to_have_text(bad)
+    for opened in (job_id, failed):
+        row(page, opened).get_by_role("link").click()
+        expect(page.locator("#job-record")).to_contain_text("<img")
+        page.keyboard.press("Escape")
+    assert page.locator("img, td script, dialog script").count() == 0
+
+
+def test_numbers_are_shown_as_they_were_written(visit: Open, api: Api) -> None:
+    body = b'{"start": 12345678901234567890, "end": 2.50}'
+    job_id = api.request("POST", "/jobs", body=body).json()["id"]
+    page = visit()
+    expect(row(page, job_id).locator(".start")).to_have_text("12345678901234567890")
+    expect(row(page, job_id).locator(".end")).to_have_text("2.50")
+
+
+def test_it_is_dark_where_that_is_preferred_and_a_choice_is_remembered(visit: Open, picture: Callable) -> None:
+    def is_dark(page: Page) -> bool:
+        return bool(page.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(15, 18, 23)'"))
+
+    assert not is_dark(visit())
+    page = visit(color_scheme="dark")
+    assert is_dark(page)
+    picture(page, "dark")
+    page.get_by_role("button", name="Dark").click()
+    assert not is_dark(page)
+    page.reload()
+    assert not is_dark(page)
+
+
+def test_all_of_it_works_with_a_keyboard_alone(visit: Open, api: Api) -> None:
+    page = visit()
+    expect(page.locator("#connection")).to_have_text("live")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(70):
+            page.keyboard.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", "the focus is seen"
+                return
+        raise AssertionError(f"{selector} is not reached")
+
+    tab_to("#start")
+    page.keyboard.type("watch-cancelled")
+    page.keyboard.press("Tab")
+    page.keyboard.type("2")
+    page.keyboard.press("Enter")
+    newest = page.locator("#rows tr").first
+    expect(newest.locator(".start")).to_have_text("watch-cancelled")
+    job_id = newest.get_attribute("data-id")
+    tab_to(f"tr[data-id='{job_id}'] a")
+    page.keyboard.press("Enter")
+    expect(page.locator("#job-status")).to_have_text("in progress")
+    tab_to("#job-cancel")
+    page.keyboard.press("Enter")
+    expect(page.locator("#job-status")).to_have_text("cancelled")
+    page.keyboard.press("Escape")
+    expect(row(page, job_id).get_by_role("link")).to_be_focused()
+
+
+def test_it_fits_a_phone(visit: Open, api: Api, picture: Callable) -> None:
+    job_id = api.submit("x" * 4000, "y" * 4000)["id"]
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    expect(row(page, job_id)).to_be_visible()
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) == 390
+    picture(page, "phone")
+    row(page, job_id).get_by_role("link").tap()
+    expect(page.locator("#job-record")).to_contain_text("yyyy")
+    assert page.evaluate(width) == 390
+    assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.getElementById('job'))")
+    picture(page, "phone-job")
+    page.keyboard.press("Escape")
+    small = page.locator("button:visible, main input:not([type=radio]):visible, .filters label").evaluate_all(
+        "all => all.filter(e => e.getBoundingClientRect().height < 43).map(e => e.outerHTML)"
+    )
+    assert small == [], "a finger hits it"
+
+
+def test_a_token_is_asked_for_where_it_is_needed(visit: Open, start: Start, expected: list[str]) -> None:
+    expected.append("401 ")
+    dashboard = start("dashboard", API_TOKENS=TOKENS).ready()
+    page = visit(address=dashboard.url)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This needs a token")
+    dialog.get_by_label("Your token").fill("nobody's")
+    dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_contain_text("Nobody has this token")
+    dialog.get_by_label("Your token").fill(READER)
+    page.keyboard.press("Enter")
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(dialog).to_have_count(0)
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("live")
+    assert page.evaluate("Object.values(localStorage).join() + document.cookie + location.href").count(READER) == 0
+
+
+def test_what_is_away_is_told_and_comes_back(visit: Open, start: Start, expected: list[str]) -> None:
+    expected += ["503 ", "ERR_CONNECTION_REFUSED"]
+    dashboard = start("dashboard", REDIS_URL="redis://127.0.0.1:9/0").ready()
+    page = visit(address=dashboard.url)
+    expect(page.locator("#connection")).to_have_text("The store does not answer. Nothing was lost; try again shortly.")
+    dashboard.kill()
+    expect(page.locator("#connection")).to_contain_text("There is no answer")
+
+
+def test_in_a_cluster_the_page_calls_each_service_at_its_host(visit: Open, local: one_machine, api: Api) -> None:
+    page = visit(address=f"http://dashboard.{DOMAIN}:{local.port}")
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    page.get_by_label("Start", exact=True).fill("raise oh")
+    page.get_by_label("End", exact=True).fill("2")
+    page.get_by_role("button", name="Submit").click()
+    page.locator("#messages a").click()
+    expect(page.locator("#job-status")).to_have_text("failed")
+    page.locator("#job-retry").click()
+    expect(page.locator("#job-timeline")).to_contain_text("attempt 2 began")
+    hosts = {
+        name: f"http://{name}.{DOMAIN}:{local.port}/" for name in ("jobs", "jobs-status", "retry-job", "dashboard")
+    }
+    for name, address in hosts.items():
+        assert [request for request in asked if request.url.startswith(address)], name
+    assert page.locator("#description").get_attribute("href") == f"http://openapi.{DOMAIN}:{local.port}/docs"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", f"openapi.{DOMAIN}"])
+def test_the_api_is_read_and_tried_in_its_viewer(visit: Open, local: one_machine, picture: Callable, host: str) -> None:
+    page = visit("/docs", address=f"http://{host}:{local.port}")
+    expect(page.locator(".title")).to_contain_text("Knative jobs")
+    picture(page, "docs")
+    operation = page.locator("#operations-submit-submitJobs")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Execute").click()
+    response = operation.locator(".live-responses-table .response").first
+    expect(response.locator(".response-col_status")).to_contain_text("202")
+    expect(response).to_contain_text('"status": "submitted"')
+    service = "127.0.0.1" if host == "127.0.0.1" else f"jobs.{DOMAIN}"
+    expect(operation.locator(".request-url")).to_contain_text(f"http://{service}:{local.port}/jobs")
+
+
+def test_the_viewer_asks_for_a_token_where_it_is_needed(visit: Open, start: Start, expected: list[str]) -> None:
+    expected.append("401 ")
+    page = visit("/docs", address=start("openapi", API_TOKENS=TOKENS).ready().url)
+    expect(page.get_by_role("status")).to_contain_text("This needs a token")
+    page.get_by_label("Your token").fill(READER)
+    page.keyboard.press("Enter")
+    expect(page.locator(".title")).to_contain_text("Knative jobs")
+    expect(page.locator(".btn.authorize.locked, .btn.authorize")).to_be_visible()
