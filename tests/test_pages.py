@@ -102,7 +102,7 @@ class TestFiles:
                     f"connect-src 'self'{others}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
                 )
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
-                assert answer.headers["Referrer-Policy"] == "no-referrer"
+                assert answer.headers["Referrer-Policy"] == "same-origin"
 
     @pytest.mark.parametrize("target", ["dashboard", "openapi"])
     def test_they_need_no_token_and_what_has_data_does(self, start: Start, target: str) -> None:

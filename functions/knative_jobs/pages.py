@@ -1,4 +1,4 @@
-"""The pages, and the files that they are made of. They have no data in them, which their scripts ask for."""
+"""The pages, and the files that they are made of. They have no data in them: their scripts ask for it."""
 
 from importlib.resources import files
 
@@ -43,9 +43,10 @@ def answer_file(request: Request, place: tuple[str, str]) -> Response:
                 styles="'self' 'unsafe-inline'" if place == DESCRIPTION["/docs"] else "'self'",
                 connect=f"'self' *{domain}" if domain else "'self'",
             ),
-            "Referrer-Policy": "no-referrer",
+            "Referrer-Policy": "same-origin",
             "X-Content-Type-Options": "nosniff",
         }
     )
     response.add_etag()
-    return response.make_conditional(request)  # type: ignore[return-value]
+    response.make_conditional(request)
+    return response
