@@ -60,7 +60,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def expected() -> list[str]:
     """What the console may say in a test; a browser reports every answer that is an error."""
-    return [r"/job_events"]
+    return []
 
 
 @pytest.fixture
@@ -403,3 +403,17 @@ def test_the_viewer_asks_for_a_token_where_it_is_needed(visit: Open, start: Star
     page.keyboard.press("Enter")
     expect(page.locator(".title")).to_contain_text("Knative jobs")
     expect(page.locator(".btn.authorize.locked, .btn.authorize")).to_be_visible()
+
+
+def test_an_open_job_is_followed_as_a_stream(visit: Open, api: Api) -> None:
+    job_id = api.submit("report 2")["id"]
+    page = visit(f"/#job={job_id}")
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    seen = set()
+    bar = page.locator("#job-progress progress")
+    eventually(lambda: seen.add(bar.get_attribute("value")) or "1" in seen)
+    expect(page.locator("#job-status")).to_have_text("complete")
+    assert len(seen) > 8, "it is told each change, and does not ask"
+    assert [request for request in asked if "/job_events?" in request.url]
+    assert len([request for request in asked if "/jobs_status?" in request.url]) <= 2
