@@ -4,18 +4,15 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 import functions_framework
+from flask import Request, Response
 
-from knative_jobs.http import no_such_route
+from knative_jobs.http import Handler, no_such_route
 from knative_jobs.logs import Plain
 from knative_jobs.rsgi import Application
 from local import manifests
 from local.log import MARK
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _serving = ContextVar("serving", default="endpoints")
 """The name of the function that this request is for."""
@@ -29,31 +26,30 @@ class _Formatter(Plain):
         return "\n".join(front + line for line in super().format(record).splitlines())
 
 
-def load(services: Iterable[manifests.Service]) -> "dict[str, tuple[str, WSGIApplication]]":
-    """Return, for each route of the public ones among the services, the Service's name and its function."""
-    apps = {}
+def load(services: Iterable[manifests.Service]) -> dict[str, tuple[str, Handler]]:
+    """Return, for each path of the public ones among the services, the Service's name and its function."""
+    handlers = {}
     for service in services:
         if service.public:
-            function = functions_framework.create_app(service.target, str(service.source))  # type: ignore[no-untyped-call]
-            handler = getattr(sys.modules[service.source.stem], service.target)
-            for route in (*getattr(handler, "routes", (f"/{service.target}",)), *getattr(handler, "pages", ())):
-                apps[route] = (service.name, function.wsgi_app)
-    return apps
+            functions_framework.create_app(service.target, str(service.source))  # type: ignore[no-untyped-call]
+            handler: Handler = getattr(sys.modules[service.source.stem], service.target)
+            for path in (*handler.routes, *handler.pages):
+                handlers[path] = (service.name, handler)
+    return handlers
 
 
-def by_path(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+def by_path(request: Request) -> Response:
     """Let the function that has the path answer."""
-    path = environ["PATH_INFO"]
-    found = _apps.get(path) or _apps.get(path.rstrip("/"))
+    found = _handlers.get(request.path) or _handlers.get(request.path.rstrip("/"))
     if not found:
-        return no_such_route(path, _apps)(environ, start_response)
-    name, function = found
+        return no_such_route(request.path, _handlers)
+    name, handler = found
     _serving.set(name)
-    return function(environ, start_response)
+    return handler(request)
 
 
-_handler = logging.StreamHandler()
-_handler.setFormatter(_Formatter())
-logging.basicConfig(level=logging.INFO, handlers=[_handler])
-_apps = load(manifests.services())
+_log = logging.StreamHandler()
+_log.setFormatter(_Formatter())
+logging.basicConfig(level=logging.INFO, handlers=[_log])
+_handlers = load(manifests.services())
 app = Application(by_path)

@@ -19,6 +19,7 @@ import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from knative_jobs.logs import Plain
+from knative_jobs.scripts import _PARTS, _script
 from local import manifests, redis_users
 from tests.conftest import REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
 from tests.local.conftest import Platform
@@ -32,6 +33,8 @@ READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-anot
 PUBLIC = sorted(service.target for service in manifests.services() if service.public)
 KINDS = ("reader", "submitter", "worker", "sweeper")
 PACKAGE = ROOT / "functions" / "knative_jobs"
+SHARED = ("life", *_PARTS)
+"""Lua that is no script of its own."""
 
 
 def entry(name: str, scope: str, token: str) -> str:
@@ -160,7 +163,7 @@ class TestRedisUsers:
                 with pytest.raises(NoPermissionError):
                     reader.execute_command(*command)
             refused = {
-                s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem != "life" and self.refused(reader, s, job_id)
+                s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)
             }
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
         assert not refused & {"record", "page", "newest", "overview", "metrics"}
@@ -169,7 +172,7 @@ class TestRedisUsers:
 
     def refused(self, reader: redis.Redis, script: Path, job_id: str) -> bool:
         """Whether Redis refuses a call within the script."""
-        sha = reader.script_load((PACKAGE / "lua" / "life.lua").read_text() + script.read_text())
+        sha = reader.script_load(_script(script.stem).text)
         given = {"submit": [9, "", "", 9, "", "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
         try:
             reader.evalsha(sha, 0, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
@@ -523,9 +526,9 @@ SCRIPTS = {path.stem for path in (PACKAGE / "lua").glob("*.lua")}
 
 
 def script_text(name: str) -> str:
-    """What a script can run: itself, and those functions of life.lua that it calls, directly or not."""
-    life = (PACKAGE / "lua" / "life.lua").read_text()
-    functions = dict(re.findall(r"^local function (\w+)(.*?)^end$", life, re.MULTILINE | re.DOTALL))
+    """What a script can run: itself, and those shared functions that it calls, directly or not."""
+    shared = "".join((PACKAGE / "lua" / f"{part}.lua").read_text() for part in SHARED)
+    functions = dict(re.findall(r"^local function (\w+)(.*?)^end$", shared, re.MULTILINE | re.DOTALL))
     text, seen = (PACKAGE / "lua" / f"{name}.lua").read_text(), set()
     while called := {f for f in functions if re.search(rf"\b{f}\(", text)} - seen:
         seen |= called

@@ -167,7 +167,7 @@ class TestContext:
             start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0").ready().request("POST")
         else:
             other = submit(endpoint("jobs"), traceparent=OTHER)
-            worker(K_SINK=broker.url, WORKER_DRAIN_SECONDS="0").deliver(other)
+            worker(K_SINK=broker.url, WORKER_DRAIN_SECONDS="0", JOB_EVENTS="none").deliver(other)
         event = next_event(broker)
         assert (event["ce-subject"], event["ce-traceparent"]) == (job_id, GIVEN)
 

@@ -10,3 +10,6 @@ RECORD = b'{"end":"2","id":"00000000-0000-4000-8000-000000000000","start":"1","s
 def empty(request: Request) -> Response:
     """Answer with it."""
     return Response(RECORD, content_type="application/json")
+
+
+empty.routes = ("/empty",)  # so it is served as the public functions are

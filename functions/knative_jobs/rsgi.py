@@ -1,36 +1,39 @@
-"""Serving a WSGI application, which functions-framework makes of a function, with granian's event loop: see `waiting`.
+"""Serving functions with granian's event loop: see `waiting`.
 
+A function that functions-framework has loaded takes a Flask request and returns a Flask response. Here it gets them
+straight from the server: Flask's own way there, with its routing, sessions and signals, takes longer than all the rest.
 https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
 
 import asyncio
 import io
-import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from flask import Request, Response
 
 from knative_jobs import shutdown, waiting
 from knative_jobs.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
-Headers = list[tuple[str, str]]
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 THREADS = 4
 """For functions that block. More would wait for one interpreter, and for each other."""
 
 
-class Application:
-    """Serves a WSGI application over RSGI."""
+Respond = Callable[[Request], Response]
 
-    def __init__(self, wsgi: "WSGIApplication", blocking: bool = False) -> None:
-        """Serve this one; when it may block, each request has a thread, and its answer goes out as a whole."""
-        self._wsgi = wsgi
+
+class Application:
+    """Serves one function over RSGI, or several."""
+
+    def __init__(self, respond: Respond, blocking: bool = False) -> None:
+        """Answer each request with this; when it may block, in a thread, and the answer goes out as a whole."""
+        self._respond = respond
         self._threads = ThreadPoolExecutor(THREADS, "request") if blocking else None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,40 +44,29 @@ class Application:
         """Answer one request."""
         if scope.proto != "http":
             return
-        environ = _environ(scope, await _body(scope, protocol))
+        request = Request(_environ(scope, await _body(scope, protocol)))
         if self._threads:
             loop = asyncio.get_running_loop()
-            protocol.response_bytes(*await loop.run_in_executor(self._threads, self._whole_answer, environ))
+            response = await loop.run_in_executor(self._threads, self._respond, request)
+            await waiting.run(_send, response, request, protocol)
         else:
-            await waiting.run(self._answer, environ, protocol)
+            await waiting.run(self._answer, request, protocol)
 
-    def _whole_answer(self, environ: "WSGIEnvironment") -> tuple[int, Headers, bytes]:
-        with self._called(environ) as (status, headers, chunks):
-            return status, headers, b"".join(chunks)
+    def _answer(self, request: Request, protocol: Any) -> None:
+        _send(self._respond(request), request, protocol)
 
-    def _answer(self, environ: "WSGIEnvironment", protocol: Any) -> None:
-        with self._called(environ) as (status, headers, chunks):
-            if any(name.lower() == "content-length" for name, _ in headers) or status in (204, 304):
-                protocol.response_bytes(status, headers, b"".join(chunks))
-                return
-            transport = protocol.response_stream(status, headers)
-            for chunk in chunks:
-                waiting.wait_for(transport.send_bytes(chunk))
 
-    @contextmanager
-    def _called(self, environ: "WSGIEnvironment") -> Iterator[tuple[int, Headers, Iterable[bytes]]]:
-        """Call the WSGI application. Yield the status, the headers and the body of its answer."""
-        begun: list[Any] = []
-
-        def start_response(status: str, headers: Headers, exc_info: object = None, /) -> Any:
-            begun[:] = status, headers
-
-        chunks = self._wsgi(environ, start_response)
-        try:
-            yield int(begun[0][:3]), begun[1], chunks
-        finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+def _send(response: Response, request: Request, protocol: Any) -> None:
+    chunks, _, headers = response.get_wsgi_response(request.environ)
+    try:
+        if response.is_sequence:
+            protocol.response_bytes(response.status_code, headers, b"".join(chunks))
+            return
+        transport = protocol.response_stream(response.status_code, headers)
+        for chunk in chunks:
+            waiting.wait_for(transport.send_bytes(chunk))
+    finally:
+        response.close()
 
 
 async def _body(scope: Any, protocol: Any) -> bytes:
@@ -117,8 +109,6 @@ def _environ(scope: Any, body: bytes) -> "WSGIEnvironment":
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        # functions-framework would make one up of twelve random numbers, which takes as long as a call of Redis.
-        "HTTP_FUNCTION_EXECUTION_ID": f"{random.getrandbits(64):016x}",
     }
     if scope.authority:
         environ["HTTP_HOST"] = scope.authority

@@ -42,6 +42,9 @@ REFUSE_SECONDS = 1
 _NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
+_PARTS = ("render", "standing")
+"""Parts that some scripts need, named as the function that is in them."""
+
 Command = tuple[Any, ...]
 
 
@@ -95,7 +98,9 @@ class _Script(NamedTuple):
 @cache
 def _script(name: str) -> _Script:
     folder = Path(__file__).with_name("lua")
-    text = (folder / "life.lua").read_text() + (folder / f"{name}.lua").read_text()
+    own = (folder / f"{name}.lua").read_text()
+    shared = ["life", *(part for part in _PARTS if f"{part}(" in own)]
+    text = "".join((folder / f"{part}.lua").read_text() for part in shared) + own
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -20,6 +20,13 @@ class Number(str):
     __slots__ = ()
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+
+
 class NewJob(NamedTuple):
     """A job as it was submitted."""
 
@@ -46,7 +53,7 @@ def parse(body: bytes) -> tuple[list[NewJob], bool]:
         InvalidError: it is not that; the message says where and what.
     """
     try:
-        given = json.loads(body, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+        given = _DECODER.decode(body.decode(json.detect_encoding(body)))
     except (ValueError, RecursionError) as error:
         raise InvalidError(f"The body is not JSON ({error}). A job looks like {EXAMPLE}") from error
     if not isinstance(given, list):
@@ -134,7 +141,3 @@ def _json(value: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")

@@ -23,10 +23,9 @@ else
 end
 
 redis.call('ZREM', 'jobs.due', id)
-local submitted_at = move(id, 'submitted', 'in progress')
+local submitted_at = move(id, 'submitted', 'in progress', 'worker-ip', worker_ip, 'started-at', stamp(at))
 redis.call('ZADD', 'jobs.leases', at + lease, id)
 local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
-redis.call('HSET', record_key(id), 'worker-ip', worker_ip, 'started-at', stamp(at))
 if attempt == 1 then observe('waited', math.max(0, at - submitted_at), at) else count('restarted', 1, at) end
 local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields', 'traceparent')
 return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or '', job[5] or ''}

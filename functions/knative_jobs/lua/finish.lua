@@ -25,9 +25,9 @@ local at = now()
 redis.call('ZREM', 'jobs.leases', id)
 if outcome == 'complete' then
   redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at')
-  redis.call('HSET', record_key(id), 'result', payload)
-  if redis.call('HEXISTS', record_key(id), 'progress') == 1 then redis.call('HSET', record_key(id), 'progress', 1) end
-  finish(id, 'in progress', 'complete', at, retention, announced)
+  local reported = redis.call('HEXISTS', record_key(id), 'progress') == 1
+  local progress = reported and {'progress', 1} or {}
+  finish(id, 'in progress', 'complete', at, retention, announced, 'result', payload, unpack(progress))
   observe('ran', math.max(0, at - started_at), at)
   return 'complete'
 end

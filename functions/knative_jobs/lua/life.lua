@@ -1,4 +1,5 @@
 -- What the scripts share: the names of keys, the clock, the moves between statuses. It stands before each of them.
+-- render.lua and standing.lua come after it where a script calls them: what it does not need would cost time all the same.
 --
 -- Keys (a job's keys have no hash tag in common, so this is for one Redis, not for a Redis Cluster):
 --   job.<id>             hash    the record, as people read it
@@ -83,27 +84,17 @@ local function observe(what, seconds, at)
   redis.call('HINCRBY', 'jobs.totals', what .. '.micros', math.floor(seconds * 1e6 + 0.5))
 end
 
--- Returns how many jobs have each status, as {status, number, ...}, and for how long the oldest waiting one has waited.
-local function standing()
-  local counts = {}
-  for _, status in ipairs({'submitted', 'in progress', 'complete', 'failed', 'cancelled'}) do
-    counts[#counts + 1] = status
-    counts[#counts + 1] = redis.call('ZCARD', index(status))
-  end
-  local oldest = redis.call('ZRANGE', 'jobs.submitted', 0, 0, 'WITHSCORES')[2]
-  return counts, stamp(oldest and math.max(0, now() - oldest) or 0)
-end
-
 -- Tells those who follow the job (functions/knative_jobs/changes.py) that its record is another.
 local function changed(id)
   redis.call('PUBLISH', record_key(id), '')
 end
 
--- Moves a job from one status to another, in its record and in the indexes. Returns its submitted-at.
-local function move(id, from, to)
+-- Moves a job from one status to another, in its record, with more fields and values of it, and in the indexes. Returns
+-- its submitted-at.
+local function move(id, from, to, ...)
   local place = redis.call('HGET', record_key(id), 'submitted-at')
   redis.call('ZREM', index(from), id)
-  redis.call('HSET', record_key(id), 'status', to)
+  redis.call('HSET', record_key(id), 'status', to, ...)
   redis.call('ZADD', index(to), place, id)
   if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
   changed(id)
@@ -119,9 +110,8 @@ end
 
 -- Ends a job: it is kept for `retention` seconds, and its event is in the outbox from now on when `announced` names the
 -- status.
-local function finish(id, from, to, at, retention, announced)
-  move(id, from, to)
-  redis.call('HSET', record_key(id), 'finished-at', stamp(at))
+local function finish(id, from, to, at, retention, announced, ...)
+  move(id, from, to, 'finished-at', stamp(at), ...)
   redis.call('ZADD', 'jobs.retention', at + retention, id)
   if announced:find(to, 1, true) then redis.call('ZADD', 'jobs.outbox', at, id) end
   if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
@@ -149,43 +139,4 @@ end
 local function holds(id, attempt)
   local current = redis.call('HMGET', record_key(id), 'status', 'attempt', 'started-at')
   return current[1] == 'in progress' and current[2] == attempt and current[3]
-end
-
--- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.
--- Any other field is encoded, for people and their work wrote it.
-local shown = {}
-for _, name in ipairs({'attempt', 'failures', 'progress', 'result', 'error', 'submitted-at', 'started-at', 'finished-at',
-  'cancel-requested-at'}) do shown[name] = {'"' .. name .. '":', ','} end
-for _, name in ipairs({'id', 'status', 'worker-ip', 'submitted-by', 'traceparent'}) do shown[name] = {'"' .. name .. '":"', '",'} end
-
-local function json_string(text)
-  local encoded = cjson.encode(text)
-  if text:find('/', 1, true) then encoded = encoded:gsub('\\/', '/') end  -- cjson escapes it without need
-  return encoded
-end
-
--- Returns the public record as JSON text, or nil. `number-fields` names those of start and end that were numbers. Lists
--- are made of this, so it is written to be fast.
-local function render(id)
-  local flat = redis.call('HGETALL', record_key(id))
-  if #flat == 0 then return nil end
-  local parts, n, first, last, numbers = {'{'}, 1, '', '', ''
-  for i = 1, #flat, 2 do
-    local name, value = flat[i], flat[i + 1]
-    local around = shown[name]
-    if around then
-      parts[n + 1], parts[n + 2], parts[n + 3] = around[1], value, around[2]
-      n = n + 3
-    elseif name == 'start' then first = value
-    elseif name == 'end' then last = value
-    elseif name == 'number-fields' then numbers = value
-    else
-      parts[n + 1], parts[n + 2], parts[n + 3] = '"' .. name .. '":', json_string(value), ','
-      n = n + 3
-    end
-  end
-  parts[n + 1], parts[n + 2] = '"start":', numbers:find('start', 1, true) and first or json_string(first)
-  parts[n + 3], parts[n + 4] = ',"end":', numbers:find('end', 1, true) and last or json_string(last)
-  parts[n + 5] = '}'
-  return table.concat(parts)
 end
