@@ -16,4 +16,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".bench"
 HOST = "127.0.0.1"
+LIMITS = ("empty", "bare")
 PEERS = ("original", "rq", "celery", "dramatiq", "huey", "arq")

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench import ENVIRONMENTS, HOST, PEERS, load, running
+from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, load, running
 from bench.fill import copy
 from bench.report import Sample
 from bench.running import EMPTY, SUBMISSION, System
@@ -55,7 +55,7 @@ FULL = Effort(rounds=5, load_s=2.5, drain_s=3, singles=100, singles_s=10, list_r
 
 def submission(effort: Effort) -> Iterator[Sample]:
     """Submissions while no worker takes a job, and the empty function, which is the limit for them."""
-    for name in ("ours", "empty", *PEERS):
+    for name in ("ours", *LIMITS, *PEERS):
         with running.system(name, busy=True) as system:
             refused = 0
             for connections in CONNECTIONS:
@@ -71,7 +71,7 @@ def submission(effort: Effort) -> Iterator[Sample]:
                 yield Sample(f"submit, batches of {BATCH}", name, BATCH * result.rate, "jobs/s")
                 refused += result.refused
             yield Sample("submit, requests refused", name, refused, "requests")
-            if name == "empty":
+            if name in LIMITS:
                 yield _status(name, system, ["none"], effort)
 
 
@@ -122,7 +122,7 @@ def lists(_: Effort) -> Iterator[Sample]:
 
 def cold_start(_: Effort) -> Iterator[Sample]:
     """From the start of a function's process to its first answer, and the memory that it has then."""
-    sources = {"empty": EMPTY, **{service.target: service.source for service in manifests.services()}}
+    sources = {**dict.fromkeys(LIMITS, EMPTY), **{service.target: service.source for service in manifests.services()}}
     seconds: dict[str, list[float]] = {target: [] for target in sources}
     memory = {}
     redis_port = ports.free(HOST)
@@ -132,7 +132,8 @@ def cold_start(_: Effort) -> Iterator[Sample]:
                 port = ports.free(HOST)
                 request = port, *_first_request(target)
                 began_at = time.monotonic()
-                with running.function(target, source, port, redis_port) as process:
+                name = "empty" if target in LIMITS else target
+                with running.function(name, source, port, redis_port, plain=target == "empty") as process:
                     running.until(lambda request=request: running.answers(*request) in (200, 202), pause_s=0.002)  # type: ignore[misc]
                     seconds[target].append(time.monotonic() - began_at)
                     memory[target] = sum(map(running.resident, running.family(process)))
@@ -246,7 +247,7 @@ def _first_request(target: str) -> tuple[str, str, str | None]:
     """Return one that uses Redis where that works in an empty store; otherwise what says that the function is ready."""
     if target == "jobs":
         return "POST", "/", '{"start": "1", "end": "2"}'
-    return "GET", "/" if target.endswith("_jobs") or target == "empty" else "/health/readiness", None
+    return "GET", "/" if target.endswith("_jobs") or target in LIMITS else "/health/readiness", None
 
 
 @contextmanager

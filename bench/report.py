@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench import PEERS
+from bench import LIMITS, PEERS
 
 
 class Sample(NamedTuple):
@@ -91,7 +91,7 @@ def table(results: list[Row], quotients: dict[str, dict[str, float]]) -> str:
     of_functions = [row for row in results if row["measure"] in OF_FUNCTIONS]
     of_systems = [row for row in results if row["measure"] not in OF_FUNCTIONS]
     grids = [
-        _across(of_systems, columns=["ours", *PEERS, "empty"]),
+        _across(of_systems, columns=["ours", *PEERS, *LIMITS]),
         _down(of_functions),
         [["ratio", "median", "min", "max", "target"]]
         + [[name, *map(_number, found.values()), RATIOS[name].target] for name, found in quotients.items()],

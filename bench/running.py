@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psutil
 import redis
 
-from bench import ENVIRONMENTS, HOST, ROOT, load
+from bench import ENVIRONMENTS, HOST, LIMITS, ROOT, load
 from local import FUNCTIONS, instance, ports, redis_server
 
 LOGS = ENVIRONMENTS / "logs"
@@ -51,11 +51,11 @@ def system(name: str, busy: bool = False, slow_redis: bool = False) -> Iterator[
     """Start a system, and wait until it and its two workers are warm.
 
     Args:
-        name: `ours`, one of the PEERS, or `empty`, which is the empty function.
+        name: `ours`, one of the PEERS, or `empty` or `bare`, which are the empty function.
         busy: no worker takes a job. The peers have none then; ours are there, with a job that takes an hour.
         slow_redis: Redis is 1 ms away.
     """
-    start = _ours if name == "ours" else _empty if name == "empty" else _peer
+    start = _ours if name == "ours" else _empty if name in LIMITS else _peer
     with (
         tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder,
         start(name, Path(folder), busy, slow_redis) as started,
@@ -63,7 +63,7 @@ def system(name: str, busy: bool = False, slow_redis: bool = False) -> Iterator[
         until(lambda: answers(started.port))
         if name == "ours" and busy:
             _submit_pairs(started, 1, "in progress")
-        elif name != "empty" and not busy:
+        elif name not in LIMITS and not busy:
             _submit_pairs(started, WARM_UP, "complete")
         yield started
 
@@ -76,8 +76,10 @@ def redis_alone(port: int, folder: Path) -> Iterator[redis.Redis]:
 
 
 @contextmanager
-def function(target: str, source: Path, port: int, redis_port: int = 0) -> Iterator[psutil.Process]:
-    """Start one function as local mode and the image do. It may not be ready yet."""
+def function(
+    target: str, source: Path, port: int, redis_port: int = 0, plain: bool = False
+) -> Iterator[psutil.Process]:
+    """Start one function as local mode and the image do, or as functions-framework does. It may not be ready yet."""
     env = {
         "PYTHONPATH": str(FUNCTIONS),
         "FUNCTION_TARGET": target,
@@ -85,6 +87,9 @@ def function(target: str, source: Path, port: int, redis_port: int = 0) -> Itera
         "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
     }
     command = instance.command(FUNCTIONS / "knative_jobs" / "function.py", HOST, port)
+    if plain:
+        options = ["--interface", "wsgi", "--no-ws", "--blocking-threads", "4", "--log-level", "error"]
+        command = [sys.executable, "-P", "-m", "granian", *options, "--port", str(port), "functions_framework:app"]
     with _process(target, command, **env) as process:
         yield process
 
@@ -172,9 +177,9 @@ def _slow_proxy() -> Iterator[tuple[int, Callable[[int], None]]]:
 
 
 @contextmanager
-def _empty(*_: object) -> Iterator[System]:
+def _empty(name: str, *_: object) -> Iterator[System]:
     port = ports.free(HOST)
-    with function("empty", EMPTY, port) as process:
+    with function("empty", EMPTY, port, plain=name == "empty") as process:
         yield System(port, redis.Redis(), process)
 
 

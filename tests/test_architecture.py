@@ -19,7 +19,7 @@ LUA = sorted((FUNCTIONS / "knative_jobs" / "lua").glob("*.lua"))
 README = (ROOT / "README.md").read_text()
 SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
 ONLY_IMPORTERS = {
-    "redis": {"scripts", "changes"},
+    "redis": {"scripts"},
     "hiredis": {"scripts"},
     "greenlet": {"waiting"},
     "cloudevents": {"events"},

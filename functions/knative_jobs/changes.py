@@ -1,4 +1,4 @@
-"""Hearing of changes, which Redis publishes on the channel `job.<id>`. It knows redis-py, as `scripts` does.
+"""Hearing of changes, which Redis publishes on the channel `job.<id>`.
 
 All requests of a process that wait share one subscribed connection: https://redis.io/docs/latest/develop/pubsub/
 """
@@ -8,13 +8,9 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any
 
-from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ConnectionError as NoConnectionError
-from redis.exceptions import RedisError
-
 from knative_jobs import shutdown
 from knative_jobs.errors import UnavailableError
-from knative_jobs.scripts import ANSWER_SECONDS, options
+from knative_jobs.scripts import NO_ANSWER, connect
 
 RECONNECT_SECONDS = 0.5
 
@@ -65,7 +61,7 @@ class _Listener:
                 await asyncio.shield(self._connecting)
             if channel not in self._asked_for:
                 await self._ask_for(self._connection, channel)
-        except (RedisError, TimeoutError) as error:
+        except NO_ANSWER as error:
             self.remove(channel, changed)
             raise UnavailableError("The store does not answer; try again shortly.") from error
 
@@ -82,11 +78,8 @@ class _Listener:
     async def _connect(self) -> None:
         """Connect, and subscribe to all that somebody waits for."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                pool: Any = ConnectionPool.from_url(**options(), socket_timeout=None, protocol=2)
-                connection = pool.make_connection()
-                await connection.connect()
-                await self._ask_for(connection, *self._waiting)
+            connection = await connect(protocol=2)
+            await self._ask_for(connection, *self._waiting)
         finally:
             self._connecting = None
         self._connection = connection
@@ -105,7 +98,7 @@ class _Listener:
                     self._confirmed.add(channel)
                 if kind != b"unsubscribe":
                     self._wake(channel)
-        except NoConnectionError:
+        except NO_ANSWER:
             self._connection = None
             self._asked_for.clear()
             self._confirmed.clear()
@@ -113,7 +106,7 @@ class _Listener:
             await asyncio.sleep(RECONNECT_SECONDS)
             try:
                 await self._connect()
-            except (RedisError, TimeoutError):
+            except NO_ANSWER:
                 self._wake(*self._waiting)  # they will find out, each for itself
 
     def _wake(self, *channels: bytes) -> None:

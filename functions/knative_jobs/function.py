@@ -3,9 +3,12 @@
 The function is loaded at once: one that cannot start says so, and the first request does not wait.
 """
 
+import gc
 import signal
 import sys
 from typing import Any
+
+gc.disable()  # until all is loaded: nothing of it is garbage, and looking for some is a tenth of a cold start
 
 # granian forks this process with a handler that tells the parent to stop: a SIGTERM that comes while the function is
 # being loaded would be lost.
@@ -23,11 +26,13 @@ _handler: Any = getattr(sys.modules.get(_function.name), _function.name, None)
 
 
 def _by_flask(request: Request) -> Response:
-    """Have the function called as functions-framework does it."""
+    """Have a function that is not ours called as functions-framework does it."""
     response: Response = Response.from_app(_function, request.environ, buffered=True)  # type: ignore[assignment]
     return response
 
 
-_is_public = bool(getattr(_handler, "routes", ()))
-# The worker and the like may block, and of a function that is not ours nobody knows.
-app = Application(_handler if _is_public else _by_flask, blocking=not _is_public)
+# Ours have routes; those without, the worker and the like, may block. Of any other function nobody knows.
+_routes = getattr(_handler, "routes", None)
+app = Application(_by_flask if _routes is None else _handler, blocking=not _routes)
+gc.freeze()
+gc.enable()

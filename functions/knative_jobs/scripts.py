@@ -1,4 +1,4 @@
-"""Running Lua scripts in Redis, one round trip at a time. With `changes`, the only module that knows redis-py.
+"""Running Lua scripts in Redis, one round trip at a time. The only module that knows redis-py.
 
 A request on the server's event loop shares one connection with all others of its process: what they send in one turn of
 the loop goes out in one piece, and while one waits for its replies the others go on. Any other thread has a connection
@@ -39,7 +39,8 @@ ANSWER_SECONDS = 1
 """How long Redis may take to answer, and to take a connection."""
 REFUSE_SECONDS = 1
 """After a call that failed, so long all others fail at once: none shall wait in vain."""
-_NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+"""What redis-py raises when Redis is away."""
 _REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
 _PARTS = ("render", "standing")
@@ -80,7 +81,7 @@ def _run_all(calls: Sequence[Command]) -> list[Any]:
         for i, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
                 _, replies[i] = _call([("SCRIPT", "LOAD", _script(calls[i][0]).text), commands[i]])
-    except _NO_ANSWER as error:
+    except NO_ANSWER as error:
         raise UnavailableError("The store does not answer. Nothing was lost; try again shortly.") from error
     for reply in replies:
         if isinstance(reply, redis.exceptions.ResponseError):
@@ -104,7 +105,23 @@ def _script(name: str) -> _Script:
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def options() -> dict[str, Any]:
+async def connect(**how: Any) -> Any:
+    """Return a new connection for the event loop: redis-py's, with more of its options where there are any.
+
+    Raises:
+        NO_ANSWER: there is none to be had in time.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            pool: Any = AsyncConnectionPool.from_url(**_options(), socket_timeout=None, **how)
+            connection = pool.make_connection()
+            await connection.connect()
+    except TimeoutError as error:
+        raise redis.exceptions.TimeoutError("no connection in time") from error
+    return connection
+
+
+def _options() -> dict[str, Any]:
     """Return how every connection to REDIS_URL is made, in redis-py's words."""
     return {
         "url": settings().redis_url,
@@ -126,9 +143,9 @@ def _call(commands: list[Command]) -> list[Any]:
     try:
         try:
             return _send(commands)
-        except _NO_ANSWER:
+        except NO_ANSWER:
             return _send(commands)
-    except _NO_ANSWER:
+    except NO_ANSWER:
         _refused_until = time.monotonic() + REFUSE_SECONDS
         raise
 
@@ -140,7 +157,7 @@ def _send(commands: list[Command]) -> list[Any]:
     try:
         connection.send_packed_command(connection.pack_commands(commands))
         return [_reply(connection) for _ in commands]
-    except _NO_ANSWER:
+    except NO_ANSWER:
         connection.disconnect()
         raise
 
@@ -157,7 +174,7 @@ class _Own(threading.local):
 
     def __init__(self) -> None:
         retry = Retry(NoBackoff(), 0)
-        pool = redis.ConnectionPool.from_url(**options(), socket_timeout=ANSWER_SECONDS, retry=retry)
+        pool = redis.ConnectionPool.from_url(**_options(), socket_timeout=ANSWER_SECONDS, retry=retry)
         self.connection: Any = pool.make_connection()
 
 
@@ -204,15 +221,9 @@ class _Shared:
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                pool: Any = AsyncConnectionPool.from_url(**options(), socket_timeout=None)
-                connection = pool.make_connection()
-                await connection.connect()
-        except TimeoutError as error:
-            raise redis.exceptions.TimeoutError("no connection in time") from error
+            self._connection = await connect()
         finally:
             self._connecting = None
-        self._connection = connection
         self._in_background(self._read())
 
     def _flush(self, first: _Call) -> None:
