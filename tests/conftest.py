@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 import redis
 import urllib3
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from local import manifests, redis_users
 
 ROOT = Path(__file__).parent.parent
 http = urllib3.PoolManager(timeout=60, retries=False)
+NEVER = Retry(NoBackoff(), 0)
+"""For a client that is refused, or whose server is away, on purpose."""
 REDIS_USER = {service.target: service.env.get("REDIS_USERNAME", "") for service in manifests.services()}
 
 
@@ -54,7 +58,8 @@ class Redis:
         self.start()
 
     def connect(self, user: str) -> redis.Redis:
-        return redis.Redis(port=self.port, username=user, password=self.passwords.get(user), decode_responses=True)
+        password = self.passwords.get(user)
+        return redis.Redis(port=self.port, username=user, password=password, decode_responses=True, retry=NEVER)
 
     def settings(self, target: str) -> dict[str, str]:
         """How a function reaches it: as the user of its kind."""

@@ -21,7 +21,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from knative_jobs.logs import Plain
 from knative_jobs.scripts import _PARTS, _script
 from local import manifests, redis_users
-from tests.conftest import REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
+from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
 from tests.local.conftest import Platform
 from tests.local.conftest import platform as platform
 from tests.test_bad_input import UNKNOWN_ID, problem
@@ -205,8 +205,8 @@ class TestRedisUsers:
     def test_nobody_comes_in_as_default_or_without_a_password(self, store: Redis) -> None:
         for user, password in [(None, None), ("default", ""), ("default", "x"), ("reader", ""), ("worker", "x")]:
             with pytest.raises(AuthenticationError):
-                redis.Redis(port=store.port, username=user, password=password).hgetall("job.1")
-        with redis.Redis(port=store.port, username="probe", password="any") as probe:
+                redis.Redis(port=store.port, username=user, password=password, retry=NEVER).hgetall("job.1")
+        with redis.Redis(port=store.port, username="probe", password="any", retry=NEVER) as probe:
             assert probe.ping()
             with pytest.raises(NoPermissionError):
                 probe.hgetall("job.1")
@@ -311,7 +311,7 @@ class ClusterRedis(Redis):
         eventually(lambda: self.accepts("probe", ""))
 
     def accepts(self, user: str, password: str) -> bool:
-        with redis.Redis(port=self.port, username=user, password=password) as client:
+        with redis.Redis(port=self.port, username=user, password=password, retry=NEVER) as client:
             try:
                 client.ping()
             except NoPermissionError:
