@@ -133,7 +133,8 @@ def _send(
         if token_file := settings().k_sink_token_file:
             headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
         timeout = urllib3.Timeout(connect=2, read=answer_s)
-        status = _http().request("POST", settings().k_sink, body=body, headers=headers, timeout=timeout).status
+        connections, path = _broker()
+        status = connections.urlopen("POST", path, body=body, headers=headers, timeout=timeout).status
         if status >= 300:
             span.went_wrong(str(status))
             extra = about(job_id, traceparent=span.traceparent)
@@ -147,7 +148,9 @@ def _threads() -> ThreadPoolExecutor:
 
 
 @cache
-def _http() -> "urllib3.PoolManager":
-    import urllib3
+def _broker() -> "tuple[urllib3.HTTPConnectionPool, str]":
+    """Return the connections to the Broker, and the path there."""
+    import urllib3  # here, so that no cold start waits for it
 
-    return urllib3.PoolManager(maxsize=2 * MAX_OPEN, retries=False)  # for what is submitted, and for what has ended
+    pool = urllib3.connection_from_url(settings().k_sink, maxsize=2 * MAX_OPEN, retries=False)
+    return pool, urllib3.util.parse_url(settings().k_sink).request_uri

@@ -13,8 +13,8 @@ def as_json() -> str:
 
     It has `counts` (jobs by status), `oldest-waiting-seconds` (since the submission of the oldest job that waits; 0:
     none does) and `minutes`, the oldest first. Each has `at`, the second of the epoch at which it began; how many jobs
-    were `submitted`, `started`, `complete`, `failed` and `cancelled` in it; and `waited`, the seconds that those whose
-    first attempt began in it had waited, summed.
+    were `submitted`, `started` (their first attempt), `complete`, `failed` and `cancelled` in it; and `waited`, the
+    seconds that the started ones had waited, summed.
 
     Raises:
         UnavailableError: Redis is away.
@@ -31,6 +31,7 @@ def as_json() -> str:
 
 def _between(begin: dict[str, int], end: dict[str, int]) -> dict[str, float]:
     """Return what happened from one moment to another, of which these are the totals."""
-    happened = {what: end.get(what, 0) - begin.get(what, 0) for what in (*_COUNTED, "waited.micros")}
+    happened = {what: end.get(what, 0) - begin.get(what, 0) for what in (*_COUNTED, "restarted", "waited.micros")}
     waited_s = happened.pop("waited.micros") / 1e6
-    return {**happened, "waited": waited_s}
+    first = happened["started"] - happened.pop("restarted")
+    return {**happened, "started": first, "waited": waited_s}
