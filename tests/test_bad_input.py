@@ -112,6 +112,11 @@ def test_a_path_that_is_not_the_functions_own_is_unknown(endpoint: Start) -> Non
     assert "GET /jobs_status" in problem(endpoint("jobs_status").request("GET", "/completed_jobs"), 404)
 
 
+@pytest.mark.parametrize("path", ["/%C3%BCber%E2%82%AC", "/a%FF%FE", "/%00", "/a%0Ab", "/" + "x" * 3000])
+def test_so_is_a_path_of_any_characters(endpoint: Start, path: str) -> None:
+    problem(endpoint("jobs_status").request("GET", path), 404)
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=", "cursor=x", "cursor=(1"])
 def test_a_page_that_cannot_be(endpoint: Start, store: Redis, query: str) -> None:
     problem(endpoint("completed_jobs").request("GET", f"/completed_jobs?{query}"), 400)

@@ -48,13 +48,16 @@ def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple
     answer = function.request("GET", f"/job_events?job_id={job_id}", headers=headers, preload_content=False)
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream")
     text = ""
-    for chunk in answer.stream():
-        text += chunk.decode()
-        while "\n\n" in text:
-            event, _, text = text.partition("\n\n")
-            fields = dict(line.split(": ", 1) for line in event.splitlines())
-            if "data" in fields:
-                yield fields["id"], json.loads(fields["data"])
+    try:
+        for chunk in answer.stream():
+            text += chunk.decode()
+            while "\n\n" in text:
+                event, _, text = text.partition("\n\n")
+                fields = dict(line.split(": ", 1) for line in event.splitlines())
+                if "data" in fields:
+                    yield fields["id"], json.loads(fields["data"])
+    finally:
+        answer.close()
 
 
 class TestWait:
@@ -184,6 +187,16 @@ class TestStream:
         seen = [record for _, record in stream]
         assert any(record["status"] == "in progress" and "cancel-requested-at" in record for record in seen)
         assert seen[-1]["status"] == "cancelled"
+
+    def test_who_leaves_is_forgotten_and_no_fault(self, endpoint: Start, submit, store: Redis) -> None:
+        job_id, function = submit(), endpoint("job_events")
+        stream = events(function, job_id)
+        next(stream)
+        assert store.client.pubsub_numsub(f"job.{job_id}")[0][1] == 1
+        stream.close()
+        endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+        eventually(lambda: store.client.pubsub_numsub(f"job.{job_id}")[0][1] == 0)
+        assert "Traceback" not in function.log()
 
     def test_two_who_follow_one_job_see_the_same(self, endpoint: Start, submit, worker: Function) -> None:
         job_id = submit()

@@ -10,9 +10,11 @@ import io
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flask import Request, Response
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from knative_jobs import shutdown, waiting
 from knative_jobs.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
@@ -63,8 +65,9 @@ def _send(response: Response, request: Request, protocol: Any) -> None:
             protocol.response_bytes(response.status_code, headers, b"".join(chunks))
             return
         transport = protocol.response_stream(response.status_code, headers)
-        for chunk in chunks:
-            waiting.wait_for(transport.send_bytes(chunk))
+        with suppress(ProtocolClosed):  # the client has gone
+            for chunk in chunks:
+                waiting.wait_for(transport.send_bytes(chunk))
     finally:
         response.close()
 
@@ -96,8 +99,8 @@ def _environ(scope: Any, body: bytes) -> "WSGIEnvironment":
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": scope.path,
-        "QUERY_STRING": scope.query_string,
+        "PATH_INFO": scope.path.encode().decode("latin-1"),  # as PEP 3333 has text: bytes, each a character
+        "QUERY_STRING": scope.query_string.encode().decode("latin-1"),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
