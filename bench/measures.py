@@ -2,20 +2,23 @@
 
 import json
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+
+import psutil
 
 from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, load, running
 from bench.fill import copy
 from bench.report import Sample
 from bench.running import EMPTY, SUBMISSION, System
-from local import manifests, ports
+from local import FUNCTIONS, manifests, ports
 
 CONNECTIONS = (1, 16, 64)
 MANY = 16
@@ -31,6 +34,8 @@ LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
 LONGEST_WHOLE = 100_000
 PAGES = 300
 STARTS = 3
+CLIENTS = 1000
+"""That wait at once."""
 
 
 class Effort(NamedTuple):
@@ -144,12 +149,38 @@ def cold_start(_: Effort) -> Iterator[Sample]:
     yield Sample("cold start", "the slowest", max(starts.values()) * 1e3, "ms")
 
 
+def waiting(_: Effort) -> Iterator[Sample]:
+    """What a client costs that waits for the end of a job: memory of the function, and threads."""
+    port, jobs_port, redis_port = (ports.free(HOST) for _ in range(3))
+    with (
+        tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder,
+        running.redis_alone(redis_port, Path(folder)),
+        running.function("jobs", FUNCTIONS / "jobs.py", jobs_port, redis_port),
+        running.function("jobs_status", FUNCTIONS / "jobs_status.py", port, redis_port) as process,
+        ExitStack() as clients,
+    ):
+        running.until(lambda: running.answers(jobs_port) and running.answers(port))
+        (job_id,) = load.so_many(1, jobs_port, [SUBMISSION], 1).ids()
+        asking = load.get(f"/jobs_status?job_id={job_id}&wait={{}}")
+        load.so_many(1, port, [asking.replace(b"{}", b"0.1")], 1)  # connects to Redis
+        family = running.family(process)
+        before, threads = sum(map(running.resident, family)), sum(member.num_threads() for member in family)
+        for _client in range(CLIENTS):
+            clients.enter_context(socket.create_connection((HOST, port))).sendall(asking.replace(b"{}", b"60"))
+        running.until(lambda: _is_idle(family))
+        grown = sum(map(running.resident, family)) - before
+        yield Sample("a client that waits", "ours", grown / CLIENTS * 1e3, "kB")
+        more = sum(member.num_threads() for member in family) - threads
+        yield Sample(f"threads for {CLIENTS} clients that wait", "ours", more, "threads")
+
+
 ALL = {
     "submission": submission,
     "drain": drain,
     "slow-drain": slow_drain,
     "lists": lists,
     "cold-start": cold_start,
+    "waiting": waiting,
 }
 
 
@@ -241,6 +272,13 @@ def _page(name: str, system: System, length: int) -> Sample:
     paths = ["/completed_jobs?limit=100", re.findall("<(.*)>", link)[0]]
     result = load.so_many(PAGES, system.port, [load.get(path) for path in paths], 1)
     return Sample(f"list of {length}, page of 100, p50", name, result.percentile(50) * 1e3, "ms")
+
+
+def _is_idle(family: Sequence[psutil.Process]) -> bool:
+    """Return whether the processes use no time of the processor for a while."""
+    before = [member.cpu_times() for member in family]
+    time.sleep(0.5)
+    return before == [member.cpu_times() for member in family]
 
 
 def _first_request(target: str) -> tuple[str, str, str | None]:
