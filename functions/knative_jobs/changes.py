@@ -5,6 +5,7 @@ All requests of a process that wait share one subscribed connection: https://red
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -31,7 +32,7 @@ async def subscribe(job_id: str) -> asyncio.Event:
 
 async def unsubscribe(job_id: str, changed: asyncio.Event) -> None:
     """End a subscription."""
-    _listener().remove(_channel(job_id), changed)
+    await _listener().remove(_channel(job_id), changed)
 
 
 def _channel(job_id: str) -> bytes:
@@ -62,10 +63,10 @@ class _Listener:
             if channel not in self._asked_for:
                 await self._ask_for(self._connection, channel)
         except NO_ANSWER as error:
-            self.remove(channel, changed)
+            await self.remove(channel, changed)
             raise UnavailableError("The store does not answer; try again shortly.") from error
 
-    def remove(self, channel: bytes, changed: asyncio.Event) -> None:
+    async def remove(self, channel: bytes, changed: asyncio.Event) -> None:
         others = self._waiting.get(channel, set())
         others.discard(changed)
         if not others:
@@ -73,13 +74,16 @@ class _Listener:
             self._asked_for.discard(channel)
             self._confirmed.discard(channel)
             if self._connection:
-                self._in_background(self._connection.send_command("UNSUBSCRIBE", channel, check_health=False))
+                with suppress(*NO_ANSWER):
+                    # At once, or it might come after the next SUBSCRIBE.
+                    await self._connection.send_command("UNSUBSCRIBE", channel, check_health=False)
 
     async def _connect(self) -> None:
         """Connect, and subscribe to all that somebody waits for."""
         try:
             connection = await connect(protocol=2)
-            await self._ask_for(connection, *self._waiting)
+            if self._waiting:
+                await self._ask_for(connection, *self._waiting)
         finally:
             self._connecting = None
         self._connection = connection

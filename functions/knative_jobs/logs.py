@@ -6,6 +6,12 @@ from typing import Any
 
 from knative_jobs.settings import settings
 
+_LEVELS = {
+    "knative_jobs": logging.INFO,
+    "_granian": logging.WARNING,  # the server
+    "opentelemetry": logging.ERROR,  # it warns of every repetition
+}
+
 _ABOUT = ("job_id", "attempt", "trace_id", "span_id")
 
 
@@ -40,17 +46,14 @@ class _Json(logging.Formatter):
 
 
 def configure() -> None:
-    """Send this project's log to standard error, and what OpenTelemetry says of spans that it could not send."""
+    """Send this project's log to standard error, and in the same form that of the libraries which have one."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if settings().k_service else Plain())
-    log = logging.getLogger("knative_jobs")
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    traces = logging.getLogger("opentelemetry")
-    traces.handlers[:] = [handler]
-    traces.setLevel(logging.ERROR)  # it warns of every repetition
-    traces.propagate = False
+    for name, level in _LEVELS.items():
+        log = logging.getLogger(name)
+        log.handlers[:] = [handler]
+        log.setLevel(level)
+        log.propagate = False
 
 
 def _printable(text: str) -> str:

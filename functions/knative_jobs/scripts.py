@@ -209,12 +209,12 @@ class _Shared:
             redis.exceptions.TimeoutError: there was no answer in time.
         """
         loop = asyncio.get_running_loop()
-        if not self._connection:
+        while not self._connection:
             self._connecting = self._connecting or loop.create_task(self._connect())
             await asyncio.shield(self._connecting)
         call = _Call(len(commands), [], loop.create_future())
         if not self._to_send:
-            loop.call_soon(self._flush, call)
+            loop.call_soon(self._flush)
         self._to_send += map(hiredis.pack_command, commands)
         self._unanswered.append(call)
         return await call.done
@@ -226,10 +226,10 @@ class _Shared:
             self._connecting = None
         self._in_background(self._read())
 
-    def _flush(self, first: _Call) -> None:
+    def _flush(self) -> None:
         """Send what was asked for in this turn of the loop."""
-        if self._connection:
-            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._late, first)
+        if self._to_send:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._late, self._unanswered[-1])
             self._in_background(self._connection.send_packed_command(self._to_send, check_health=False))
         self._to_send = []
 

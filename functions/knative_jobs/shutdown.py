@@ -13,7 +13,6 @@ stopping = threading.Event()
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _to_call: list[Callable[[], object]] = []
-_ours, _theirs = socket.socketpair()  # both for the life of the process
 
 
 def call_when_stopping(function: Callable[[], object]) -> None:
@@ -27,9 +26,10 @@ def watch() -> None:
     The servers install handlers of their own after this, so it listens beside them:
     https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
-    _theirs.setblocking(False)
-    signal.set_wakeup_fd(_theirs.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_listen, daemon=True).start()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)  # for the life of the process
+    threading.Thread(target=_listen, args=[ours], daemon=True).start()
 
 
 def watch_on_loop() -> None:
@@ -41,8 +41,8 @@ def watch_on_loop() -> None:
         signal.signal(number, lambda *_: _stop())
 
 
-def _listen() -> None:
-    while not set(_SIGNALS) & set(_ours.recv(16)):
+def _listen(woken: socket.socket) -> None:
+    while not set(_SIGNALS) & set(woken.recv(16)):
         pass
     _stop()
 
