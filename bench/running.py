@@ -187,7 +187,11 @@ def _submit_pairs(started: System, pairs: int, status: str) -> None:
     """Submit two jobs at a time, and wait until both are so: then both workers are awake."""
     for _ in range(pairs):
         ids = load.so_many(2, started.port, [SUBMISSION], 2).ids()
-        until(lambda ids=ids: set(started.statuses(ids)) == {status})  # type: ignore[misc]
+        try:
+            until(lambda ids=ids: set(started.statuses(ids)) == {status})  # type: ignore[misc]
+        except TimeoutError as error:
+            records = [started.store.hgetall(f"job.{job_id}") for job_id in ids]
+            raise TimeoutError(f"the first jobs are not {status}: {records}") from error
 
 
 def _connected(port: int, username: str | None = None, password: str | None = None) -> redis.Redis:
