@@ -7,8 +7,11 @@ https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 
 import asyncio
 import io
+import itertools
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 THREADS = 4
 """For functions that block. More would wait for one interpreter, and for each other."""
+MAX_IN_MEMORY = 1024 * 1024
+"""So many bytes of a body without a length are held; a longer one goes over a file."""
+OPENED_SECONDS = 10
+"""By then the server has opened that file, and its name can go."""
 
 
 Respond = Callable[[Request], Response]
@@ -61,15 +68,38 @@ class Application:
 def _send(response: Response, request: Request, protocol: Any) -> None:
     chunks, _, headers = response.get_wsgi_response(request.environ)
     try:
-        if response.is_sequence:
-            protocol.response_bytes(response.status_code, headers, b"".join(chunks))
+        if response.mimetype == "text/event-stream" and request.method != "HEAD":
+            transport = protocol.response_stream(response.status_code, headers)
+            with suppress(ProtocolClosed):  # the client has gone
+                for chunk in chunks:
+                    waiting.wait_for(transport.send_bytes(chunk))
             return
-        transport = protocol.response_stream(response.status_code, headers)
-        with suppress(ProtocolClosed):  # the client has gone
-            for chunk in chunks:
-                waiting.wait_for(transport.send_bytes(chunk))
+        held, rest = _beginning(iter(chunks))
+        if rest is None:
+            protocol.response_bytes(response.status_code, headers, held)
+        else:
+            protocol.response_file(response.status_code, headers, _file_of(itertools.chain([held], rest)))
     finally:
         response.close()
+
+
+def _beginning(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
+    """Return MAX_IN_MEMORY of a body, or a bit more, and the rest of it; None: that was all."""
+    held, size = [], 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size > MAX_IN_MEMORY:
+            return b"".join(held), chunks
+    return b"".join(held), None
+
+
+def _file_of(chunks: Iterable[bytes]) -> str:
+    """Return a file with what is long. The server sends that as fast as the client takes it; a stream it would keep."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.writelines(chunks)
+    asyncio.get_running_loop().call_later(OPENED_SECONDS, os.unlink, file.name)
+    return file.name
 
 
 async def _body(scope: Any, protocol: Any) -> bytes:
