@@ -111,7 +111,7 @@ def status(page: Page, job_id: str) -> object:
 def test_jobs_of_every_status_and_the_last_hour_are_seen(visit: Open, api: Api, picture: Callable) -> None:
     for what in ("return", "fail unknown-author", "report 0.5", "return", "raise oh", "return"):
         api.submit(what, "Moby Dick")
-    ids = [api.submit(what, "War and Peace")["id"] for what in ("report 3", "report 2.5", "return", "return")]
+    ids = [api.submit(what, "War and Peace")["id"] for what in ("report 6", "report 5", "return", "return")]
     api.request("POST", f"/cancel_job?job_id={ids[3]}")
     page = visit()
     expect(status(page, ids[1])).to_have_text("in progress")
