@@ -27,6 +27,7 @@ document.addEventListener('securitypolicyviolation', (e) => console.error(`${e.v
 """
 
 Open = Callable[..., Page]
+expect.set_options(timeout=20_000)  # milliseconds; other tests run beside these
 
 
 @pytest.fixture(scope="module")
