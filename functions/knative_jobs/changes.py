@@ -4,7 +4,6 @@ All requests of a process that wait share one subscribed connection: https://red
 """
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from knative_jobs import shutdown
 from knative_jobs.errors import UnavailableError
 from knative_jobs.scripts import NO_ANSWER, connect
+from knative_jobs.waiting import in_background
 
 RECONNECT_SECONDS = 0.5
 
@@ -48,7 +48,6 @@ class _Listener:
         self._confirmed: set[bytes] = set()
         self._connection: Any = None
         self._connecting: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         loop = asyncio.get_running_loop()
         shutdown.call_when_stopping(lambda: loop.call_soon_threadsafe(self._wake, *self._waiting))
 
@@ -58,7 +57,7 @@ class _Listener:
             changed.set()
         try:
             if not self._connection:
-                self._connecting = self._connecting or self._in_background(self._connect())
+                self._connecting = self._connecting or in_background(self._connect())
                 await asyncio.shield(self._connecting)
             if channel not in self._asked_for:
                 await self._ask_for(self._connection, channel)
@@ -87,7 +86,7 @@ class _Listener:
         finally:
             self._connecting = None
         self._connection = connection
-        self._in_background(self._read())
+        in_background(self._read())
 
     async def _ask_for(self, connection: Any, *channels: bytes) -> None:
         self._asked_for.update(channels)
@@ -117,12 +116,6 @@ class _Listener:
         for channel in channels:
             for changed in self._waiting.get(channel, ()):
                 changed.set()
-
-    def _in_background(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 @cache

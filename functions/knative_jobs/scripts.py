@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,7 +199,6 @@ class _Shared:
         self._connecting: asyncio.Task[None] | None = None
         self._to_send: list[bytes] = []
         self._unanswered: deque[_Call] = deque()
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def call(self, commands: list[Command]) -> list[Any]:
         """Send the commands and return their replies.
@@ -224,13 +223,13 @@ class _Shared:
             self._connection = await connect()
         finally:
             self._connecting = None
-        self._in_background(self._read())
+        waiting.in_background(self._read())
 
     def _flush(self) -> None:
         """Send what was asked for in this turn of the loop."""
         if self._to_send:
             asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._late, self._unanswered[-1])
-            self._in_background(self._connection.send_packed_command(self._to_send, check_health=False))
+            waiting.in_background(self._connection.send_packed_command(self._to_send, check_health=False))
         self._to_send = []
 
     async def _read(self) -> None:
@@ -259,18 +258,13 @@ class _Shared:
     def _end(self, error: Exception) -> None:
         """Give up the connection, and with it all that has no reply yet."""
         if self._connection:
-            self._in_background(self._connection.disconnect(nowait=True))
+            waiting.in_background(self._connection.disconnect(nowait=True))
         self._connection = None
         self._to_send = []
         while self._unanswered:
             call = self._unanswered.popleft()
             if not call.done.done():
                 call.done.set_exception(error)
-
-    def _in_background(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
+_in_background: set[asyncio.Task[Any]] = set()
 
 
 class _Request(greenlet):  # type: ignore[misc]
@@ -48,6 +49,14 @@ def wait_for(awaitable: Coroutine[Any, Any, T]) -> T:
     assert request.parent is not None  # noqa: S101
     came: T = request.parent.switch(awaitable)
     return came
+
+
+def in_background(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Have the running loop do it. The task is kept until it is done, which the loop alone does not do."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _in_background.add(task)
+    task.add_done_callback(_in_background.discard)
+    return task
 
 
 @cache
