@@ -407,10 +407,10 @@ def test_the_viewer_asks_for_a_token_where_it_is_needed(visit: Open, start: Star
 
 
 def test_an_open_job_is_followed_as_a_stream(visit: Open, api: Api) -> None:
-    job_id = api.submit("report 2")["id"]
-    page = visit(f"/#job={job_id}")
+    page = visit()
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request))
+    page.evaluate("id => location.hash = `job=${id}`", api.submit("report 2")["id"])
     seen = set()
     bar = page.locator("#job-progress progress")
     eventually(lambda: seen.add(bar.get_attribute("value")) or "1" in seen)
