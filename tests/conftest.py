@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -173,17 +174,18 @@ def store(shared_redis: Redis) -> Redis:
 
 @pytest.fixture(scope="session")
 def endpoint(shared_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start a function on the shared Redis, once for all tests."""
-    running: dict[str, Function] = {}
+    """Start a function on the shared Redis, once for all tests that give it the same settings."""
 
-    def start(target: str) -> Function:
-        if target not in running:
-            folder = tmp_path_factory.mktemp(target)
-            running[target] = Function(target, folder, **shared_redis.settings(target), SWEEP_SECONDS="0").ready()
-        return running[target]
+    @cache
+    def start(target: str, **settings: str) -> Function:
+        given = {**shared_redis.settings(target), "SWEEP_SECONDS": "0", **settings}
+        running.append(Function(target, tmp_path_factory.mktemp(target), **given))
+        return running[-1].ready()
+
+    running: list[Function] = []
 
     yield start
-    for function in running.values():
+    for function in running:
         function.kill()
 
 

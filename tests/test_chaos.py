@@ -32,36 +32,38 @@ def chaos(root: Path, report: Path, *options: str) -> tuple[int, str, dict[str, 
     return run.returncode, run.stdout, json.loads(report.read_text())
 
 
-@pytest.mark.timeout(300)
-def test_a_short_run_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
-    seed = str(random.randrange(1_000_000))
-    code, printed, ledger = chaos(ROOT, tmp_path / "ledger", "--seconds", "15", "--seed", seed)
-    assert code == 0, printed
-    assert f"--seed {seed} " in printed
-    assert not any(ledger["wrong"].values())
-    assert not ledger["lost"]
-    assert ledger["passed"]
-    assert ledger["kills"] >= 3
-    counts = ledger["counts"]
-    assert counts["acknowledged"] > 200
-    assert sum(counts[ended] for ended in ENDED) == counts["acknowledged"] + counts["unknown, made"]
+class TestARun:
+    @pytest.mark.timeout(300)
+    def test_a_short_run_loses_nothing_and_doubles_nothing(self, tmp_path: Path) -> None:
+        seed = str(random.randrange(1_000_000))
+        code, printed, ledger = chaos(ROOT, tmp_path / "ledger", "--seconds", "15", "--seed", seed)
+        assert code == 0, printed
+        assert f"--seed {seed} " in printed
+        assert not any(ledger["wrong"].values())
+        assert not ledger["lost"]
+        assert ledger["passed"]
+        assert ledger["kills"] >= 3
+        counts = ledger["counts"]
+        assert counts["acknowledged"] > 200
+        assert sum(counts[ended] for ended in ENDED) == counts["acknowledged"] + counts["unknown, made"]
 
 
-@pytest.mark.timeout(300)
-def test_without_fencing_the_ledger_shows_jobs_that_were_done_twice(tmp_path: Path) -> None:
-    for part in ("functions", "local", "knative", "chaos"):
-        shutil.copytree(ROOT / part, tmp_path / part)
-    script = tmp_path / "functions" / "knative_jobs" / "lua" / "life.lua"
-    fence = "return current[1] == 'in progress' and current[2] == attempt"
-    assert fence in script.read_text()
-    script.write_text(script.read_text().replace(fence, "return true"))
-    code, printed, ledger = chaos(tmp_path, tmp_path / "ledger", "--seconds", "30", "--seed", "1")
-    assert code == 1, printed
-    assert ledger["wrong"]["doubled"], printed
-    assert not ledger["passed"]
-    kept = re.search(r"What it wrote is in (\S+)", printed)
-    assert kept
-    shutil.rmtree(kept[1])
+class TestARunWithoutFencing:
+    @pytest.mark.timeout(300)
+    def test_the_ledger_shows_jobs_that_were_done_twice(self, tmp_path: Path) -> None:
+        for part in ("functions", "local", "knative", "chaos"):
+            shutil.copytree(ROOT / part, tmp_path / part)
+        script = tmp_path / "functions" / "knative_jobs" / "lua" / "life.lua"
+        fence = "return current[1] == 'in progress' and current[2] == attempt"
+        assert fence in script.read_text()
+        script.write_text(script.read_text().replace(fence, "return true"))
+        code, printed, ledger = chaos(tmp_path, tmp_path / "ledger", "--seconds", "30", "--seed", "1")
+        assert code == 1, printed
+        assert ledger["wrong"]["doubled"], printed
+        assert not ledger["passed"]
+        kept = re.search(r"What it wrote is in (\S+)", printed)
+        assert kept
+        shutil.rmtree(kept[1])
 
 
 def test_a_seed_decides_the_plan() -> None:

@@ -60,7 +60,7 @@ class Broker:
 
         self.server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/default/default"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
 
     @property
     def ended(self) -> list[tuple[str, str]]:
@@ -260,6 +260,7 @@ class TestAtLeastOnce:
         monkeypatch.setattr(events, "settings", lambda: Settings(k_sink=broker.url))
         broker.answers_after_s = 1
         assert events.emit_ended("1", "complete", "2", b"{}")
+        monkeypatch.setattr(events, "HANDED_OVER_SECONDS", 20)
         broker.hangs_up = True
         assert not events.emit_ended("1", "complete", "2", b"{}")
         assert len(broker.events) == 2
@@ -279,8 +280,8 @@ class TestAtLeastOnce:
     ) -> None:
         job_id = submit("return")
         self.cancel_all(endpoint, store)
-        store.client.zadd("jobs.outbox", {job_id: time.time() + 3})
-        assert sweeper(broker.url, SWEEP_SECONDS="10").request("POST").status == 204
+        store.client.zadd("jobs.outbox", {job_id: time.time() + 1})
+        assert sweeper(broker.url, SWEEP_SECONDS="4").request("POST").status == 204
         assert broker.ended == [(job_id, "cancelled")]
 
     def test_on_sigterm_an_open_emission_is_waited_for(

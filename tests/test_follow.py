@@ -100,10 +100,13 @@ class TestWait:
             eventually(lambda: cancel.request("POST", f"/cancel_job?job_id={job_id}").status == 200)
 
         soon(restart)
-        answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30")
-        assert answer.status in (200, 503), "the latter when it asked while Redis was away"
-        answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30", retries=False)
-        assert answer.json()["status"] == "cancelled"
+
+        def answered() -> urllib3.BaseHTTPResponse | None:
+            answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30")
+            assert answer.status in (200, 503), "the latter when it asked while Redis was away"
+            return answer if answer.status == 200 else None
+
+        assert eventually(answered).json()["status"] == "cancelled"
 
     def test_an_instance_that_is_stopped_answers_those_who_wait(self, start: Start, submit) -> None:
         status, job_id = start("jobs_status").ready(), submit()

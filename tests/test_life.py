@@ -22,7 +22,8 @@ from tests.conftest import Redis
 LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY = 10, 100, 3, 6, 5, 8
 ENDED = {"complete", "failed", "cancelled"}
 ANNOUNCED = {"complete", "cancelled"}
-INDEXES = ("submitted", "in-progress", "complete", "failed", "cancelled")
+STATUSES = ("submitted", "in-progress", "complete", "failed", "cancelled")
+INDEXES = (*STATUSES, "incomplete", "due", "leases", "retention", "outbox")
 
 
 @dataclass
@@ -293,11 +294,11 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def redis_is_as_the_model(self) -> None:
-        r = self.redis.client
-        by_status = {index: r.zrange(f"jobs.{index}", 0, -1) for index in INDEXES}
+        found, records = self.read()
+        by_status = {index: list(found[index]) for index in STATUSES}
         assert sorted(i for ids in by_status.values() for i in ids) == sorted(self.jobs), "in exactly one status set"
         for job_id, job in self.jobs.items():
-            record = self.redis.record(job_id)
+            record = records[job_id]
             assert record["status"] == job.status
             assert job_id in by_status[job.status.replace(" ", "-")]
             assert int(record.get("attempt", 0)) == job.attempt
@@ -305,17 +306,28 @@ class Life(RuleBasedStateMachine):
             assert record.get("result") == job.result
             assert ("finished-at" in record) == (job.status in ENDED)
             assert ("cancel-requested-at" in record) == (job.cancel_requested and job.status != "complete")
-        self.expect("jobs.due", {i: job.due for i, job in self.jobs.items() if job.status == "submitted"})
-        self.expect("jobs.leases", {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"})
-        self.expect("jobs.retention", {i: job.removed for i, job in self.jobs.items() if job.status in ENDED})
-        self.expect("jobs.outbox", {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None})
+        scores = {
+            "due": {i: job.due for i, job in self.jobs.items() if job.status == "submitted"},
+            "leases": {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"},
+            "retention": {i: job.removed for i, job in self.jobs.items() if job.status in ENDED},
+            "outbox": {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None},
+        }
+        for index in scores:
+            assert found[index] == pytest.approx(scores[index], abs=1e-3)
         in_order = sorted(self.jobs, key=lambda i: self.jobs[i].place)
-        assert r.zrange("jobs.incomplete", 0, -1) == [i for i in in_order if self.jobs[i].status != "complete"]
+        assert list(found["incomplete"]) == [i for i in in_order if self.jobs[i].status != "complete"]
         assert by_status["complete"] == [i for i in in_order if self.jobs[i].status == "complete"]
 
-    def expect(self, index: str, scores: dict[str, float]) -> None:
-        found = dict(self.redis.client.zrange(index, 0, -1, withscores=True))
-        assert found == pytest.approx(scores, abs=1e-3)
+    def read(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
+        """Each index with its scores, and the record of each job of the model, in one round trip."""
+        with self.redis.client.pipeline(transaction=False) as pipe:
+            for index in INDEXES:
+                pipe.zrange(f"jobs.{index}", 0, -1, withscores=True)
+            for job_id in self.jobs:
+                pipe.hgetall(f"job.{job_id}")
+            replies = pipe.execute()
+        found = {index: dict(reply) for index, reply in zip(INDEXES, replies, strict=False)}
+        return found, dict(zip(self.jobs, replies[len(INDEXES) :], strict=True))
 
     def teardown(self) -> None:
         """At the end, what was counted is what happened."""

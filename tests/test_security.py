@@ -50,15 +50,15 @@ def bearer(token: str) -> dict[str, str]:
 
 class TestCallers:
     @pytest.fixture
-    def jobs(self, start: Start) -> Function:
-        return start("jobs", API_TOKENS=TOKENS).ready()
+    def jobs(self, endpoint: Start) -> Function:
+        return endpoint("jobs", API_TOKENS=TOKENS)
 
     def post(self, jobs: Function, token: str, **headers: str) -> urllib3.BaseHTTPResponse:
         return jobs.request("POST", "/jobs", body=JOB, headers=bearer(token) | headers)
 
     @pytest.mark.parametrize("target", PUBLIC)
-    def test_no_public_endpoint_answers_without_a_token(self, start: Start, target: str) -> None:
-        function = start(target, API_TOKENS=TOKENS).ready()
+    def test_no_public_endpoint_answers_without_a_token(self, endpoint: Start, target: str) -> None:
+        function = endpoint(target, API_TOKENS=TOKENS)
         path = "/dashboard/jobs" if target == "dashboard" else "/"  # where that has its page
         for method in ("GET", "POST", "HEAD"):
             for headers in (
@@ -81,23 +81,23 @@ class TestCallers:
             assert answer.headers["WWW-Authenticate"] == 'Bearer realm="knative-jobs", error="invalid_token"'
         assert store.client.dbsize() == 0
 
-    def test_who_may_read_may_not_write(self, start: Start, jobs: Function, store: Redis) -> None:
+    def test_who_may_read_may_not_write(self, endpoint: Start, jobs: Function, store: Redis) -> None:
         for target in ("jobs", "cancel_job", "retry_job"):
-            function = jobs if target == "jobs" else start(target, API_TOKENS=TOKENS).ready()
+            function = jobs if target == "jobs" else endpoint(target, API_TOKENS=TOKENS)
             answer = function.request("POST", f"/{target}?job_id={UNKNOWN_ID}", body=JOB, headers=bearer(READER))
             assert "rita" in problem(answer, 403)
             assert 'error="insufficient_scope", scope="write"' in answer.headers["WWW-Authenticate"]
         assert store.client.dbsize() == 0
-        listing = start("incomplete_jobs", API_TOKENS=TOKENS).ready()
+        listing = endpoint("incomplete_jobs", API_TOKENS=TOKENS)
         assert [listing.request("GET", headers=bearer(token)).status for token in (READER, WRITER)] == [200, 200]
 
-    def test_the_record_names_the_token_and_never_shows_it(self, start: Start, jobs: Function, store: Redis) -> None:
+    def test_the_record_names_the_token_and_never_shows_it(self, endpoint: Start, jobs: Function, store: Redis) -> None:
         answer = self.post(jobs, WRITER)
         assert answer.status == 202
         assert answer.json().keys() == {"id", "start", "end", "status"}
         record = store.record(answer.json()["id"])
         assert record["submitted-by"] == "walt"
-        status = start("jobs_status", API_TOKENS=TOKENS).ready()
+        status = endpoint("jobs_status", API_TOKENS=TOKENS)
         shown = status.request("GET", f"/?job_id={record['id']}", headers={"authorization": f"bearer {READER}"}).json()
         assert shown["submitted-by"] == "walt"
         everything = json.dumps([record, shown]) + jobs.log() + status.log()
@@ -114,9 +114,9 @@ class TestCallers:
         assert others.status == 202
         assert "Idempotency-Replayed" not in others.headers
 
-    def test_what_the_broker_calls_asks_for_no_token(self, start: Start, store: Redis) -> None:
+    def test_what_the_broker_calls_asks_for_no_token(self, endpoint: Start, store: Redis) -> None:
         for target in ("worker", "dead_letter"):
-            assert start(target, API_TOKENS=TOKENS).ready().deliver(UNKNOWN_ID) == 204
+            assert endpoint(target, API_TOKENS=TOKENS).deliver(UNKNOWN_ID) == 204
 
     def test_the_work_does_not_see_the_tokens_or_the_password(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from knative_jobs.settings import work_environment

@@ -63,7 +63,7 @@ class Collector:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
         self.settings = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.server.server_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -374,7 +374,7 @@ class TestNoCollector:
             for port in (free_port(), silent.getsockname()[1]):
                 settings = {
                     "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-                    "OTEL_BSP_SCHEDULE_DELAY": "10",
+                    "OTEL_BSP_SCHEDULE_DELAY": "100",
                 }
                 jobs, function = start("jobs", **settings).ready(), worker(**settings)
                 took = []

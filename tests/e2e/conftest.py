@@ -68,7 +68,7 @@ def api(request: pytest.FixtureRequest, on_cluster: bool, tmp_path_factory: pyte
         assert domain, "--gateway needs --domain, as in default.127.0.0.1.sslip.io"
         yield Api(request.config.getoption("--gateway").rstrip("/"), domain)
         return
-    with one_machine(str(tmp_path_factory.mktemp("data"))) as local:
+    with one_machine(str(tmp_path_factory.mktemp("data")), JOB_SECONDS="0.3") as local:
         yield Api(local.address)
 
 

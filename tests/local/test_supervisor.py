@@ -10,7 +10,7 @@ import redis
 import urllib3
 
 from local import ROOT
-from tests.conftest import eventually
+from tests.conftest import eventually, http
 from tests.local.conftest import Platform
 
 PARTS = ("redis-server", "local.broker", "endpoints.py")
@@ -29,7 +29,8 @@ def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: 
     redis_port = int(said.split("redis-cli -p ")[1].split()[0])
     with redis.Redis(port=redis_port, decode_responses=True) as client:
         record = client.hgetall(f"job.{job_id}")
-    assert (record["status"], record["worker-ip"]) == ("complete", "127.0.0.1")
+    fields = ("id", "start", "end", "status", "worker-ip")
+    assert [record[field] for field in fields] == [job_id, "1", "2", "complete", "127.0.0.1"]
     assert f"worker | INFO job {job_id} attempt 1: complete" in said
 
 
@@ -40,8 +41,17 @@ def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
         assert answer.headers["Content-Type"] == "application/problem+json"
         problem = answer.json()
         assert (problem["status"], problem["title"]) == (404, "Not Found")
-        for route in ("/jobs", "/jobs_status", "/job_status", "/completed_jobs"):
+        for route in (
+            "/jobs",
+            "/jobs_status",
+            "/job_status",
+            "/completed_jobs",
+            "/incomplete_jobs",
+            "/inprogress_jobs",
+        ):
             assert route in problem["detail"]
+    for hidden in ("worker", "sweeper", "dead_letter"):
+        assert http.request("POST", f"{platform.url}/{hidden}").status == 404
     assert platform.get("/completed_jobs/").status == 200
 
 
@@ -61,17 +71,6 @@ def test_what_dies_is_started_again_at_the_same_address(platform: Platform) -> N
 
     job_id = eventually(accepted)
     eventually(lambda: platform.status(str(job_id)) == "complete")
-
-
-def test_ctrl_c_ends_all_of_it_and_a_new_start_has_the_jobs(platform: Platform) -> None:
-    job_id = platform.submit()
-    eventually(lambda: platform.status(job_id) == "complete")
-    children = platform.children()
-    assert platform.stop() == 0
-    assert not [pid for pid in children if is_running(pid)]
-    assert "Traceback" not in platform.said()
-    platform.start()
-    assert platform.status(job_id) == "complete"
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_the_next_starts_at_once(tmp_path: Path) -> None:

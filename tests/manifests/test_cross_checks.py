@@ -26,6 +26,7 @@ from tests.manifests.rendered import (
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
 HANDLERS = {path.stem: path for path in (ROOT / "functions").glob("*.py")}
+EACH = pytest.mark.parametrize("name", sorted(stem.replace("_", "-") for stem in HANDLERS))
 CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter"}
 INGRESS_OF_CLASS = {
     "": "broker-ingress.knative-eventing.svc.cluster.local",
@@ -44,7 +45,7 @@ def test_every_function_has_a_service_and_every_service_a_function() -> None:
     assert by_target == {stem: stem.replace("_", "-") for stem in HANDLERS}
 
 
-@pytest.mark.parametrize("name", sorted(functions("base")))
+@EACH
 def test_function_target_is_a_function_in_function_source(name: str) -> None:
     env = environment(functions("base")[name])
     module = ast.parse((ROOT / env["FUNCTION_SOURCE"]).read_text())
@@ -207,7 +208,7 @@ def test_no_request_may_last_longer_than_knative_allows(overlay: str) -> None:
         assert service["spec"]["template"]["spec"]["timeoutSeconds"] <= LONGEST_REQUEST_S, name
 
 
-@pytest.mark.parametrize("overlay", [o for o in ["base", *OVERLAYS] if "worker" in functions(o)])
+@pytest.mark.parametrize("overlay", [o for o in ["base", *OVERLAYS] if not o.endswith("long-jobs")])
 def test_the_workers_request_outlasts_what_it_may_do(overlay: str) -> None:
     spec = functions(overlay)["worker"]["spec"]["template"]["spec"]
     of = {name: float(value) for name, value in settings(overlay).items() if name.endswith("_SECONDS")}
@@ -237,7 +238,7 @@ def test_all_of_it_fits_on_two_cpus_beside_knative() -> None:
     assert asked <= 2000 - 950 - 300
 
 
-@pytest.mark.parametrize("name", sorted(functions("base")))
+@EACH
 def test_the_readiness_probe_is_answered(name: str, endpoint: Start) -> None:
     [container] = functions("base")[name]["spec"]["template"]["spec"]["containers"]
     path = container["readinessProbe"]["httpGet"]["path"]
