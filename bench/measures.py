@@ -91,8 +91,11 @@ def drain(effort: Effort) -> Iterator[Sample]:
             yield Sample("keys of a finished job", name, (_memory_of_keys(system) - before) / len(ids), "bytes")
             yield _status(name, system, ids[:1000], effort)
             singles = _single_jobs(system, effort)
-            yield Sample("one job, p50", name, median(singles) * 1e3, "ms")
-            yield Sample("one job, p99", name, singles[int(0.99 * (len(singles) - 1))] * 1e3, "ms")
+            seconds = sorted(single.seconds for single in singles)
+            yield Sample("one job, p50", name, median(seconds) * 1e3, "ms")
+            yield Sample("one job, p99", name, seconds[int(0.99 * (len(seconds) - 1))] * 1e3, "ms")
+            if name == "ours":
+                yield from _steps(system, singles)
             yield Sample("memory of all processes", name, sum(map(running.resident, system.processes())), "MB")
 
 
@@ -230,23 +233,41 @@ def _unanswered(system: System, ids: list[str]) -> int:
     return sum(json.loads(body).get("status") != "complete" for body in bodies)
 
 
-def _single_jobs(system: System, effort: Effort) -> list[float]:
-    """Return how long each took, ascending."""
+class Single(NamedTuple):
+    """A job that was submitted to an idle system."""
+
+    id: str
+    began_at: float
+    """When its submission was sent, in seconds since the epoch."""
+    seconds: float
+    """From then until its record said that it is complete."""
+
+
+def _single_jobs(system: System, effort: Effort) -> list[Single]:
     ends_at = time.monotonic() + effort.singles_s
-    singles: list[float] = []
+    singles: list[Single] = []
     while len(singles) < effort.singles and time.monotonic() < ends_at:
         singles.append(_single_job(system))
-    return sorted(singles)
+    return singles
 
 
-def _single_job(system: System) -> float:
-    """Return the seconds from sending one submission until the job's record says that it is complete."""
+def _single_job(system: System) -> Single:
     time.sleep(PAUSE_SECONDS)
     submitted = load.so_many(1, system.port, [SUBMISSION], 1)
     (job_id,) = submitted.ids()
     while system.store.hget(f"job.{job_id}", "status") != "complete":
         time.sleep(0.0002)
-    return time.monotonic() - submitted.began_at
+    seconds = time.monotonic() - submitted.began_at
+    return Single(job_id, time.time() - seconds, seconds)
+
+
+def _steps(system: System, singles: Sequence[Single]) -> Iterator[Sample]:
+    """Where the time of a job goes, by the times in its record."""
+    steps = ("until it is saved", "saved to claimed", "claimed to finished")
+    fields = ("submitted-at", "started-at", "finished-at")
+    times = [(job.began_at, *map(float, system.store.hmget(f"job.{job.id}", fields))) for job in singles]
+    for i, step in enumerate(steps):
+        yield Sample(f"one job, {step}, p50", "ours", median(at[i + 1] - at[i] for at in times) * 1e3, "ms")
 
 
 def _memory_of_keys(system: System) -> int:
