@@ -193,6 +193,17 @@ class TestEvents:
         time.sleep(0.3)
         assert len(broker.events) == 32
 
+    def test_a_job_that_finds_all_emissions_open_is_announced_once_one_has_ended(self, start: Start) -> None:
+        """A Broker may hold each until a worker is done; what the open ones are about may be taken long since."""
+        slow = Broker(answers_after_s=2)
+        jobs, cancel_job = start("jobs", K_SINK=slow.url).ready(), start("cancel_job").ready()
+        for _ in range(32):
+            job = jobs.request("POST", "/jobs", body=JOB).json()
+            assert cancel_job.request("POST", f"/cancel_job?job_id={job['id']}").status == 200
+        last = jobs.request("POST", "/jobs", body=JOB).json()
+        eventually(lambda: last["id"] in {headers["ce-subject"] for headers, _ in slow.events})
+        slow.server.server_close()
+
     def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(self, start: Start) -> None:
         slow = Broker(answers_after_s=30)
         silent = socket.create_server(("127.0.0.1", 0))  # takes the connection and says nothing

@@ -9,8 +9,10 @@ import itertools
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +34,9 @@ ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.item
 """The type of the event of a job that has ended, by its status."""
 SOURCE = "/jobs"
 MAX_OPEN = 32
-"""The most emissions that a process has open. It is also how many due jobs have an event out: one that joins a longer
-queue needs none, for the workers that come for the jobs before it go on until nothing is due."""
+"""The most emissions that a process has open, and the most that wait for one of them to end. It is also how many due
+jobs have an event out: one that joins a longer queue needs none, for the workers that come for the jobs before it go on
+until nothing is due."""
 ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
 HANDED_OVER_SECONDS = 30
@@ -45,6 +48,9 @@ says so when a subscriber failed in spite of all its retries, and has dead lette
 _log = logging.getLogger("knative_jobs.events")
 _SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
 _slots = threading.BoundedSemaphore(MAX_OPEN)
+_waiting: deque[tuple[str, int, str | bytes, str | None]] = deque(maxlen=MAX_OPEN)
+"""The newest that are to be emitted. The events that are open may all be of jobs that somebody has taken, and then no
+worker comes: without one of its own, a job would have to wait for the sweeper."""
 
 
 def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
@@ -74,9 +80,9 @@ def emit_submitted(
     if not settings().k_sink:
         return
     for job in itertools.islice(jobs, max(0, MAX_OPEN - queue)):
-        if not _slots.acquire(blocking=False):
-            return
-        _threads().submit(_emit, *job, traceparent)
+        _waiting.append((*job, traceparent))
+        if _slots.acquire(blocking=False):
+            _threads().submit(_emit_waiting)
 
 
 def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
@@ -99,14 +105,24 @@ def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> boo
     return answer not in NOT_TAKEN
 
 
+def _emit_waiting() -> None:
+    """Emit what waits, as the holder of a slot."""
+    held = True
+    while held:
+        with suppress(IndexError):
+            while True:
+                _emit(*_waiting.popleft())
+        _slots.release()
+        # What came before the slot was free again has found none.
+        held = bool(_waiting) and _slots.acquire(blocking=False)
+
+
 def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | None) -> None:
     try:
         _send(SUBMITTED, job_id, f"{job_id}.{attempt}", record, ANSWER_SECONDS, traceparent)
     except Exception as error:
         extra = about(job_id, attempt, traceparent or "")
         _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)
-    finally:
-        _slots.release()
 
 
 def _send(
