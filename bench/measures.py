@@ -29,7 +29,7 @@ IN_FLIGHT = 100
 LEAST_DRAIN = 100
 DRAIN_TIMEOUT_SECONDS = 60
 PAUSE_SECONDS = 0.02
-"""Before each single job, so that it finds the system idle."""
+"""Before each single job or request, so that it finds the system idle."""
 LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
 LONGEST_WHOLE = 100_000
 PAGES = 300
@@ -78,6 +78,8 @@ def submission(effort: Effort) -> Iterator[Sample]:
             yield Sample("submit, requests refused", name, refused, "requests")
             if name in LIMITS:
                 yield _status(name, system, ["none"], effort)
+                answers = [_single_request(system) for _ in range(effort.singles)]
+                yield Sample("one request, p50", name, median(answers) * 1e3, "ms")
 
 
 def drain(effort: Effort) -> Iterator[Sample]:
@@ -241,6 +243,12 @@ class Single(NamedTuple):
     """When its submission was sent, in seconds since the epoch."""
     seconds: float
     """From then until its record said that it is complete."""
+
+
+def _single_request(system: System) -> float:
+    """Return how long the answer took, in seconds: what each HTTP request on the way of a single job takes at least."""
+    time.sleep(PAUSE_SECONDS)
+    return load.so_many(1, system.port, [SUBMISSION], 1).seconds
 
 
 def _single_jobs(system: System, effort: Effort) -> list[Single]:
