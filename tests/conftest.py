@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,34 @@ def eventually(check: Callable[[], object], within_s: float = 20) -> object:
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Receiver(ThreadingHTTPServer):
+    """An HTTP server on a port of its own, or a given one, for what our functions send."""
+
+    request_queue_size = 128
+
+    def __init__(self, take: Callable[[str, dict[str, str], bytes], int | None], port: int = 0) -> None:
+        """Hand each POST to `take` as (path, headers, body), and answer its status; hang up when that is None."""
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status = take(self.path, headers, self.rfile.read(int(headers["content-length"])))
+                if status:
+                    self.send_response(status)
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
 
 
 class Redis:

@@ -7,11 +7,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ import pytest
 from knative_jobs import events
 from knative_jobs.settings import Settings
 from local import manifests, supervisor
-from tests.conftest import ROOT, Function, Redis, Start, answers, eventually, free_port
+from tests.conftest import ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
 from tests.e2e.conftest import Api, one_machine
 from tests.test_worker import deliver_soon
 from tests.test_worker import status as status
@@ -29,54 +27,36 @@ NOBODY = "http://127.0.0.1:9/"
 
 
 class Broker:
-    """An HTTP server that keeps the events of jobs that have ended, and answers what the test says."""
+    """Keeps the events of jobs that have ended, and answers what the test says."""
 
     def __init__(self, port: int = 0) -> None:
         self.events: list[tuple[dict[str, str], dict[str, object]]] = []
         self.answers: list[int] = []
         self.answers_after_s: float = 0
         self.hangs_up = False
-        broker = self
+        self.server = Receiver(self.take, port)
+        self.url = f"{self.server.url}/default/default"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                ended = not headers.get("ce-type", "").endswith(".submitted")
-                if ended:
-                    broker.events.append((headers, json.loads(body)))
-                    if broker.hangs_up:
-                        return
-                    time.sleep(broker.answers_after_s)
-                self.send_response(broker.answers.pop(0) if ended and broker.answers else 202)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 128
-            daemon_threads = True
-
-        self.server = Server(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/default/default"
-        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
+    def take(self, _: str, headers: dict[str, str], body: bytes) -> int | None:
+        if headers.get("ce-type", "").endswith(".submitted"):
+            return 202
+        self.events.append((headers, json.loads(body)))
+        if self.hangs_up:
+            return None
+        time.sleep(self.answers_after_s)
+        return self.answers.pop(0) if self.answers else 202
 
     @property
     def ended(self) -> list[tuple[str, str]]:
         """What was announced, as (subject, the last word of the type)."""
         return [(headers["ce-subject"], headers["ce-type"].rpartition(".")[2]) for headers, _ in self.events]
 
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
     broker = Broker()
     yield broker
-    broker.stop()
+    broker.server.stop()
 
 
 @pytest.fixture
@@ -200,7 +180,7 @@ class TestAtLeastOnce:
         self, worker: Start, sweeper: Start, submit, status, store: Redis
     ) -> None:
         broker = Broker()
-        broker.stop()
+        broker.server.stop()
         job_id = submit("return")
         function = worker(broker.url)
         assert function.deliver(job_id) == 204
@@ -214,7 +194,7 @@ class TestAtLeastOnce:
         sweep.request("POST")
         eventually(lambda: outbox_is_empty(store))
         assert broker.ended == [(job_id, "completed")]
-        broker.stop()
+        broker.server.stop()
 
     def test_the_end_of_a_worker_before_its_event_is_out_loses_nothing(
         self, worker: Start, sweeper: Start, submit, status, store: Redis, broker: Broker
@@ -405,7 +385,7 @@ class TestWebhook:
         assert (response.status, response.data) == (ours, b"")
         [(sent, body)] = broker.events
         assert (sent["idempotency-key"], body) == ("7", {"id": "1", "status": "complete"})
-        broker.stop()
+        broker.server.stop()
         assert webhook.request("POST", headers=headers, body=b"{}").status == 502
 
     def start_webhook(self, start: Start, url: str) -> Function:

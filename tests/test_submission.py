@@ -7,11 +7,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.conftest import Redis, Start, eventually
+from tests.conftest import Receiver, Redis, Start, eventually
 
 JOB = '{"start": "1", "end": "2"}'
 
@@ -129,37 +128,25 @@ def test_over_max_queued_jobs_a_submission_is_refused_before_anything_is_written
 
 
 class Broker:
-    """An HTTP server that keeps what it is sent, and takes its time."""
+    """Keeps what it is sent, and takes its time."""
 
     def __init__(self, answers_after_s: float = 0) -> None:
         self.events: list[tuple[dict[str, str], dict[str, str]]] = []
-        broker = self
+        self.answers_after_s = answers_after_s
+        self.server = Receiver(self.take)
+        self.url = f"{self.server.url}/default/default"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                broker.events.append(({k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
-                time.sleep(answers_after_s)
-                self.send_response(202)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 128
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/default/default"
-        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
+    def take(self, _: str, headers: dict[str, str], body: bytes) -> int:
+        self.events.append((headers, json.loads(body)))
+        time.sleep(self.answers_after_s)
+        return 202
 
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
     broker = Broker()
     yield broker
-    broker.server.shutdown()
-    broker.server.server_close()
+    broker.server.stop()
 
 
 class TestEvents:
@@ -202,7 +189,7 @@ class TestEvents:
             assert cancel_job.request("POST", f"/cancel_job?job_id={job['id']}").status == 200
         last = jobs.request("POST", "/jobs", body=JOB).json()
         eventually(lambda: last["id"] in {headers["ce-subject"] for headers, _ in slow.events})
-        slow.server.server_close()
+        slow.server.stop()
 
     def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(self, start: Start) -> None:
         slow = Broker(answers_after_s=30)
@@ -212,7 +199,7 @@ class TestEvents:
             jobs = start("jobs", K_SINK=sink).ready()
             for _ in range(40):
                 assert jobs.request("POST", "/jobs", body=JOB, timeout=2).status == 202
-        slow.server.server_close()
+        slow.server.stop()
         silent.close()
 
     def test_the_sweeper_announces_again_what_nobody_claimed(self, start: Start, broker: Broker) -> None:

@@ -10,14 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.conftest import ROOT, Function, Redis, Start, eventually, free_port
+from tests.conftest import ROOT, Function, Receiver, Redis, Start, eventually, free_port
 from tests.test_bad_input import UNKNOWN_ID
 from tests.test_submission import Broker
 from tests.test_submission import broker as broker
@@ -48,26 +47,17 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.raw = b""
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                collector.raw += body
-                collector.spans += spans_of(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True).start()
+        self.server = Receiver(self.take)
         self.settings = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.server.server_port}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.server.url,
             "OTEL_BSP_SCHEDULE_DELAY": "50",
         }
+
+    def take(self, path: str, _: dict[str, str], body: bytes) -> int:
+        assert path == "/v1/traces"
+        self.raw += body
+        self.spans += spans_of(ExportTraceServiceRequest.FromString(body))
+        return 200
 
     def wait_for(self, *names: str) -> list[Span]:
         """Return the spans with these names, once there is one for each."""
@@ -95,8 +85,7 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
 def collector() -> Iterator[Collector]:
     collector = Collector()
     yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    collector.server.stop()
 
 
 @pytest.fixture
