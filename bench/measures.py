@@ -78,8 +78,9 @@ def submission(effort: Effort) -> Iterator[Sample]:
             yield Sample("submit, requests refused", name, refused, "requests")
             if name in LIMITS:
                 yield _status(name, system, ["none"], effort)
-                answers = [_single_request(system) for _ in range(effort.singles)]
-                yield Sample("one request, p50", name, median(answers) * 1e3, "ms")
+                # What each HTTP request on the way of a single job takes at least.
+                seconds = [_single_request(system).seconds for _ in range(effort.singles)]
+                yield Sample("one request, p50", name, median(seconds) * 1e3, "ms")
 
 
 def drain(effort: Effort) -> Iterator[Sample]:
@@ -245,12 +246,6 @@ class Single(NamedTuple):
     """From then until its record said that it is complete."""
 
 
-def _single_request(system: System) -> float:
-    """Return how long the answer took, in seconds: what each HTTP request on the way of a single job takes at least."""
-    time.sleep(PAUSE_SECONDS)
-    return load.so_many(1, system.port, [SUBMISSION], 1).seconds
-
-
 def _single_jobs(system: System, effort: Effort) -> list[Single]:
     ends_at = time.monotonic() + effort.singles_s
     singles: list[Single] = []
@@ -259,9 +254,13 @@ def _single_jobs(system: System, effort: Effort) -> list[Single]:
     return singles
 
 
-def _single_job(system: System) -> Single:
+def _single_request(system: System) -> load.Result:
     time.sleep(PAUSE_SECONDS)
-    submitted = load.so_many(1, system.port, [SUBMISSION], 1)
+    return load.so_many(1, system.port, [SUBMISSION], 1)
+
+
+def _single_job(system: System) -> Single:
+    submitted = _single_request(system)
     (job_id,) = submitted.ids()
     while system.store.hget(f"job.{job_id}", "status") != "complete":
         time.sleep(0.0002)

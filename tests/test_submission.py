@@ -130,9 +130,9 @@ def test_over_max_queued_jobs_a_submission_is_refused_before_anything_is_written
 class Broker:
     """Keeps what it is sent, and takes its time."""
 
-    def __init__(self, answers_after_s: float = 0) -> None:
+    def __init__(self) -> None:
         self.events: list[tuple[dict[str, str], dict[str, str]]] = []
-        self.answers_after_s = answers_after_s
+        self.answers_after_s: float = 0
         self.server = Receiver(self.take)
         self.url = f"{self.server.url}/default/default"
 
@@ -180,26 +180,28 @@ class TestEvents:
         time.sleep(0.3)
         assert len(broker.events) == 32
 
-    def test_a_job_that_finds_all_emissions_open_is_announced_once_one_has_ended(self, start: Start) -> None:
+    def test_a_job_that_finds_all_emissions_open_is_announced_once_one_has_ended(
+        self, start: Start, broker: Broker
+    ) -> None:
         """A Broker may hold each until a worker is done; what the open ones are about may be taken long since."""
-        slow = Broker(answers_after_s=2)
-        jobs, cancel_job = start("jobs", K_SINK=slow.url).ready(), start("cancel_job").ready()
+        broker.answers_after_s = 2
+        jobs, cancel_job = start("jobs", K_SINK=broker.url).ready(), start("cancel_job").ready()
         for _ in range(32):
             job = jobs.request("POST", "/jobs", body=JOB).json()
             assert cancel_job.request("POST", f"/cancel_job?job_id={job['id']}").status == 200
         last = jobs.request("POST", "/jobs", body=JOB).json()
-        eventually(lambda: last["id"] in {headers["ce-subject"] for headers, _ in slow.events})
-        slow.server.stop()
+        eventually(lambda: last["id"] in {headers["ce-subject"] for headers, _ in broker.events})
 
-    def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(self, start: Start) -> None:
-        slow = Broker(answers_after_s=30)
+    def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(
+        self, start: Start, broker: Broker
+    ) -> None:
+        broker.answers_after_s = 30
         silent = socket.create_server(("127.0.0.1", 0))  # takes the connection and says nothing
-        sinks = (slow.url, f"http://127.0.0.1:{silent.getsockname()[1]}/", "http://127.0.0.1:9/")
+        sinks = (broker.url, f"http://127.0.0.1:{silent.getsockname()[1]}/", "http://127.0.0.1:9/")
         for sink in sinks:
             jobs = start("jobs", K_SINK=sink).ready()
             for _ in range(40):
                 assert jobs.request("POST", "/jobs", body=JOB, timeout=2).status == 202
-        slow.server.stop()
         silent.close()
 
     def test_the_sweeper_announces_again_what_nobody_claimed(self, start: Start, broker: Broker) -> None:

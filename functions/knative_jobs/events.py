@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,15 +105,17 @@ def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> boo
 
 
 def _emit_waiting() -> None:
-    """Emit what waits, as the holder of a slot."""
-    held = True
-    while held:
-        with suppress(IndexError):
-            while True:
-                _emit(*_waiting.popleft())
-        _slots.release()
-        # What came before the slot was free again has found none.
-        held = bool(_waiting) and _slots.acquire(blocking=False)
+    """Emit what waits, as the holder of a slot, which is free afterwards."""
+    while True:
+        try:
+            job = _waiting.popleft()
+        except IndexError:
+            _slots.release()
+            # What came before the slot was free again has found none.
+            if not (_waiting and _slots.acquire(blocking=False)):
+                return
+        else:
+            _emit(*job)
 
 
 def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | None) -> None:
