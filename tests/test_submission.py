@@ -1,6 +1,7 @@
 """Submitting jobs: what POST /jobs answers, saves and announces."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -133,12 +134,14 @@ class Broker:
     def __init__(self) -> None:
         self.events: list[tuple[dict[str, str], dict[str, str]]] = []
         self.answers_after_s: float = 0
+        self.answered = 0
         self.server = Receiver(self.take)
         self.url = f"{self.server.url}/default/default"
 
     def take(self, _: str, headers: dict[str, str], body: bytes) -> int:
         self.events.append((headers, json.loads(body)))
         time.sleep(self.answers_after_s)
+        self.answered += 1
         return 202
 
 
@@ -191,6 +194,28 @@ class TestEvents:
             assert cancel_job.request("POST", f"/cancel_job?job_id={job['id']}").status == 200
         last = jobs.request("POST", "/jobs", body=JOB).json()
         eventually(lambda: last["id"] in {headers["ce-subject"] for headers, _ in broker.events})
+
+    def test_on_sigterm_open_emissions_end_and_what_waits_goes_out(self, start: Start, broker: Broker) -> None:
+        broker.answers_after_s = 1
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        ids = {jobs.request("POST", "/jobs", body=JOB).json()["id"] for _ in range(32)}
+        eventually(lambda: len(broker.events) == 32)
+        cancelled = start("cancel_job").ready().request("POST", f"/cancel_job?job_id={min(ids)}")
+        assert cancelled.status == 200, "the next is not too far back in the queue to be announced"
+        last = jobs.request("POST", "/jobs", body=JOB).json()["id"]
+        jobs.process.send_signal(signal.SIGTERM)
+        assert jobs.process.wait(10) == 0
+        assert broker.answered == 33
+        assert {headers["ce-subject"] for headers, _ in broker.events} == ids | {last}
+
+    def test_on_sigterm_an_emission_of_the_sweeper_ends_too(self, start: Start, broker: Broker) -> None:
+        broker.answers_after_s = 1
+        start("jobs", K_SINK="http://127.0.0.1:9/").ready().request("POST", "/jobs", body=JOB)
+        sweeper = start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0").ready()
+        eventually(lambda: sweeper.request("POST").status == 204 and broker.events)
+        sweeper.process.send_signal(signal.SIGTERM)
+        assert sweeper.process.wait(10) == 0
+        assert broker.answered == len(broker.events)
 
     def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(
         self, start: Start, broker: Broker

@@ -35,7 +35,7 @@ def announce() -> None:
     while settings().k_sink:
         room = events.MAX_OPEN - len(open_) if more and not stopping.is_set() else 0
         ends = store.take_ended(room, VISIBILITY_SECONDS) if room else []
-        open_ |= {_emitters().submit(events.emit_ended, *end): end for end in ends}
+        open_ |= {events.emit_ended(*end): end for end in ends}
         if not open_:
             return
         answered = {emission: open_.pop(emission) for emission in wait(open_, PAUSE_SECONDS, FIRST_COMPLETED).done}
@@ -61,8 +61,3 @@ def _announce() -> None:
 @cache
 def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "announce")
-
-
-@cache
-def _emitters() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(events.MAX_OPEN, "announce")

@@ -11,22 +11,17 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
-from knative_jobs import tracing
+from knative_jobs import sink, tracing, waiting
 from knative_jobs.errors import InvalidError
 from knative_jobs.logs import about
 from knative_jobs.settings import ENDINGS, settings
-
-if TYPE_CHECKING:
-    import urllib3
 
 SUBMITTED = "dev.knative-jobs.job.submitted"
 ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
@@ -47,7 +42,7 @@ says so when a subscriber failed in spite of all its retries, and has dead lette
 _log = logging.getLogger("knative_jobs.events")
 _SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
 _slots = threading.BoundedSemaphore(MAX_OPEN)
-_waiting: deque[tuple[str, int, str | bytes, str | None]] = deque(maxlen=MAX_OPEN)
+_waiting: deque[tuple[str, int, bytes, str | None]] = deque(maxlen=MAX_OPEN)
 """The newest that are to be emitted. The events that are open may all be of jobs that somebody has taken, and then no
 worker comes: without one of its own, a job would have to wait for the sweeper."""
 
@@ -66,9 +61,7 @@ def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
     return attributes
 
 
-def emit_submitted(
-    jobs: Iterable[tuple[str, int, str | bytes]], queue: int = 0, traceparent: str | None = None
-) -> None:
+def emit_submitted(jobs: Iterable[tuple[str, int, bytes]], queue: int = 0, traceparent: str | None = None) -> None:
     """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
 
     Args:
@@ -81,27 +74,16 @@ def emit_submitted(
     for job in itertools.islice(jobs, max(0, MAX_OPEN - queue)):
         _waiting.append((*job, traceparent))
         if _slots.acquire(blocking=False):
-            _threads().submit(_emit_waiting)
+            waiting.start(_emit_waiting)
 
 
-def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
+def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> Future[bool]:
     """Announce how a job ended, to the Broker. Each repetition of the event has the same id.
 
     Returns:
         Whether the Broker has the event, as far as can be told. It may have it all the same when it could not be told.
     """
-    import urllib3
-
-    try:
-        answer = _send(ENDED[status], job_id, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
-    except urllib3.exceptions.ReadTimeoutError:
-        return True
-    except Exception as error:
-        _log.warning(
-            "that job %s is %s was not emitted, it will be again: %s", job_id, status, error, extra=about(job_id)
-        )
-        return False
-    return answer not in NOT_TAKEN
+    return waiting.start(_emit_ended, job_id, status, finished_at, record)
 
 
 def _emit_waiting() -> None:
@@ -118,7 +100,7 @@ def _emit_waiting() -> None:
             _emit(*job)
 
 
-def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | None) -> None:
+def _emit(job_id: str, attempt: int, record: bytes, traceparent: str | None) -> None:
     try:
         _send(SUBMITTED, job_id, f"{job_id}.{attempt}", record, ANSWER_SECONDS, traceparent)
     except Exception as error:
@@ -126,12 +108,21 @@ def _emit(job_id: str, attempt: int, record: str | bytes, traceparent: str | Non
         _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)
 
 
-def _send(
-    kind: str, job_id: str, event_id: str, record: str | bytes, answer_s: float, traceparent: str | None = None
-) -> int:
-    """Send an event whose data is the record. Return the status of the answer, which may take `answer_s` seconds."""
-    import urllib3  # here, so that no cold start waits for it
+def _emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
+    try:
+        answer = _send(ENDED[status], job_id, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
+    except sink.NoAnswerError:
+        return True
+    except Exception as error:
+        _log.warning(
+            "that job %s is %s was not emitted, it will be again: %s", job_id, status, error, extra=about(job_id)
+        )
+        return False
+    return answer not in NOT_TAKEN
 
+
+def _send(kind: str, job_id: str, event_id: str, record: bytes, answer_s: float, traceparent: str | None = None) -> int:
+    """Send an event whose data is the record. Return the status of the answer, which may take `answer_s` seconds."""
     if traceparent is None:
         traceparent = json.loads(record).get("traceparent", "")
     about_it = {"job.id": job_id, "messaging.message.id": event_id}
@@ -149,25 +140,9 @@ def _send(
         headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
         if token_file := settings().k_sink_token_file:
             headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
-        timeout = urllib3.Timeout(connect=2, read=answer_s)
-        connections, path = _broker()
-        status = connections.urlopen("POST", path, body=body, headers=headers, timeout=timeout).status
+        status = waiting.wait_for(sink.post(headers, body, answer_s))
         if status >= 300:
             span.went_wrong(str(status))
             extra = about(job_id, traceparent=span.traceparent)
             _log.warning("the broker answered %s to %s of job %s", status, kind, job_id, extra=extra)
     return status
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MAX_OPEN, "emit")
-
-
-@cache
-def _broker() -> "tuple[urllib3.HTTPConnectionPool, str]":
-    """Return the connections to the Broker, and the path there."""
-    import urllib3  # here, so that no cold start waits for it
-
-    pool = urllib3.connection_from_url(settings().k_sink, maxsize=2 * MAX_OPEN, retries=False)
-    return pool, urllib3.util.parse_url(settings().k_sink).request_uri

@@ -49,6 +49,10 @@ class Application:
         """Called once, before the first request."""
         shutdown.watch_on_loop()
 
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called once, after the last request."""
+        waiting.finish(loop)
+
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
         if scope.proto != "http":

@@ -88,7 +88,7 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     word, *rest = store.submit(fields, *known, submitted_by, traceparent)
     match word:
         case "submitted":
-            new = ((job.id, 1, job.json()) for job in jobs)
+            new = ((job.id, 1, job.json().encode()) for job in jobs)
             events.emit_submitted(new, queue=int(rest[0]) - len(jobs), traceparent=traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":

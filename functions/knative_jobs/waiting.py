@@ -8,23 +8,64 @@ others go on. Under any other server each request has a thread, which then waits
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from functools import cache
+from concurrent.futures import Future, wait
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 _in_background: set[asyncio.Task[Any]] = set()
+_started: set[Future[Any]] = set()
 
 
 class _Request(greenlet):  # type: ignore[misc]
-    """A request. Its parent is the loop's side, which awaits what the request asks for."""
+    """A request, or what it has started. Its parent is the loop's side, which awaits what the request asks for."""
 
 
 async def run(function: Callable[..., T], *args: Any) -> T:
     """Call a function that may `wait_for` something, and return what it returns."""
     request = _Request(function)
-    wanted = request.switch(*args)
+    returned: T = await _go_on(request, request.switch(*args))
+    return returned
+
+
+def start(function: Callable[..., T], *args: Any) -> Future[T]:
+    """Call a function that may `wait_for` something, and go on. What is started is also ended before a process ends.
+
+    On a loop it has been called when this returns, as far as to where it waits.
+    """
+    done: Future[T] = Future()
+    _started.add(done)
+    done.add_done_callback(_started.discard)
+    begin = partial(_begin, done, function, *args)
+    begin() if on_loop() else _own_loop().call_soon_threadsafe(begin)
+    return done
+
+
+def finish(loop: asyncio.AbstractEventLoop) -> None:
+    """Let all that was started end, with a loop that is not running any more."""
+    while _started:
+        loop.run_until_complete(asyncio.wait([asyncio.wrap_future(done, loop=loop) for done in _started]))
+
+
+def _begin(done: Future[T], function: Callable[..., T], *args: Any) -> None:
+    def call() -> None:
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+
+    here, beside = getcurrent(), _Request(call)
+    wanted = beside.switch()
+    if not beside.dead:
+        if isinstance(here, _Request):
+            beside.parent = here.parent  # until now it was the request, so that this returns there
+        in_background(_go_on(beside, wanted))
+
+
+async def _go_on(request: _Request, wanted: Any) -> Any:
+    """Await what a request asks for, until it has ended, and return what it returns."""
     while not request.dead:
         try:
             came = await wanted
@@ -32,8 +73,7 @@ async def run(function: Callable[..., T], *args: Any) -> T:
             wanted = request.throw(error)
         else:
             wanted = request.switch(came)
-    returned: T = wanted
-    return returned
+    return wanted
 
 
 def on_loop() -> bool:
@@ -61,6 +101,9 @@ def in_background(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
 
 @cache
 def _own_loop() -> asyncio.AbstractEventLoop:
+    from multiprocessing.util import Finalize
+
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True, name="waiting").start()
+    Finalize(None, lambda: wait(_started), exitpriority=1)  # see `tracing`: no other exit handler runs everywhere
     return loop
