@@ -21,10 +21,11 @@ from chaos.system import HOST, System, until, work_process
 EVERY_SECONDS = {
     "kill worker": 6,
     "kill work": 6,
-    "kill broker": 14,
+    "kill broker": 20,
     "kill endpoints": 14,
     "kill redis": 14,
     "pause worker": 3,
+    "pause broker": 8,
     "cut connections": 3,
     "lose answers": 3,
     "slow redis": 10,
@@ -95,6 +96,7 @@ class Faults:
             "kill endpoints": lambda _: _kill_group(self._system.endpoints()),
             "kill redis": lambda _: _kill_group(self._system.redis()),
             "pause worker": self._pause_worker,
+            "pause broker": self._pause_broker,
             "cut connections": self._cut_connections,
             "lose answers": self._lose_answers,
             "slow redis": self._slow_redis,
@@ -126,6 +128,14 @@ class Faults:
         for group in stopped:
             _signal_group(group, signal.SIGCONT)
         return True
+
+    def _pause_broker(self, size: float) -> bool:
+        """Let no event in or out for up to 3 s, while the workers go on."""
+        broker = self._system.broker()
+        if not broker or not _signal_group(broker.pid, signal.SIGSTOP):
+            return False
+        self._over.wait(3 * size)
+        return _signal_group(broker.pid, signal.SIGCONT)
 
     def _worker_at_work(self) -> psutil.Process | None:
         """Return a worker whose job takes long, found by the address in the job's record."""

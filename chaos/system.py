@@ -65,19 +65,21 @@ class System:
 
     def redis(self) -> psutil.Process | None:
         """Return the Redis server."""
-        return next(self._children(lambda child: child.name().endswith("-server")), None)
+        return next(_children(self._supervisor, lambda child: child.name().endswith("-server")), None)
 
     def broker(self) -> psutil.Process | None:
-        """Return the Broker."""
-        return next(self._children(lambda child: "local.broker" in child.cmdline()), None)
+        """Return the Broker; its end is that of all workers too."""
+        return next(_children(self._supervisor, lambda child: "local.knative" in child.cmdline()), None)
 
     def endpoints(self) -> psutil.Process | None:
         """Return the server of the public functions."""
-        return next(self._children(lambda child: any("endpoints.py" in word for word in child.cmdline())), None)
+        servers = _children(self._supervisor, lambda child: any("endpoints.py" in word for word in child.cmdline()))
+        return next(servers, None)
 
     def workers(self) -> list[psutil.Process]:
         """Return the servers of the worker function."""
-        return list(self._children(lambda child: child.environ().get("FUNCTION_TARGET") == "worker"))
+        knative = self.broker()
+        return list(_children(knative, lambda child: child.environ().get("FUNCTION_TARGET") == "worker"))
 
     def broker_url(self) -> str | None:
         """Return the address that events are sent to."""
@@ -86,12 +88,13 @@ class System:
                 return endpoints.environ()["K_SINK"]
         return None
 
-    def _children(self, wanted: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            for child in self._supervisor.children():
-                with suppress(psutil.Error):  # it has just ended
-                    if wanted(child):
-                        yield child
+
+def _children(parent: psutil.Process | None, wanted: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        for child in parent.children() if parent else ():
+            with suppress(psutil.Error):  # it has just ended
+                if wanted(child):
+                    yield child
 
 
 def work_process(worker: psutil.Process) -> psutil.Process | None:

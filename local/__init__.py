@@ -4,9 +4,11 @@
 
     redis        a redis-server, with a user for each kind of function      redis_server.py, redis_users.py
     endpoints    every public function, in one process, on one port         endpoints.py
-    broker       events in, to every Trigger that they match                broker.py, delivery.py
-    NAME         instances of the cluster-local functions, from 0 to N      activator.py, autoscaler.py, instance.py
+    knative      events in, to every Trigger that they match                knative.py, broker.py, delivery.py
     reaper       ends all of these when the supervisor was killed           reaper.py
+
+`knative` does the same with the instances of the cluster-local functions, from 0 to N of each (activator.py,
+autoscaler.py, instance.py), and sends the events of the PingSources (pings.py).
 
 Services, Triggers and PingSources are read from `knative/base`, and from the components that are asked for,
 so nothing is declared twice.

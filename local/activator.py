@@ -1,63 +1,77 @@
-"""The activator: brings a request for a cluster-local function to one of its instances, and waits until one has room.
-
-`http://HOST:PORT/SERVICE` is the Service's address, to which Triggers and PingSources send.
-"""
+"""The activator: brings a request for a cluster-local function to an instance, and waits until one has room."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 import aiohttp
-from aiohttp import web
+from yarl import URL
 
 from local.autoscaler import Autoscaler, UnavailableError
+from local.manifests import DOMAIN
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
-
-# What belongs to one connection, or is set anew for the next.
-_DROPPED = {"host", "connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+LONGEST_SECONDS = 600
+"""How long a request to somewhere else may last: as long as Knative lets any."""
 _NO_HEADERS_OF_ITS_OWN = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Post = Callable[[str, Mapping[str, str], bytes], Awaitable[Answer]]
+"""Sends a body with these headers to a URL."""
+
+
 def session() -> aiohttp.ClientSession:
-    """Return the client that reaches the instances; the autoscalers bound how many requests are open."""
+    """Return the client; the autoscalers and the Broker bound how many requests are open."""
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(connector=connector, auto_decompress=False, skip_auto_headers=_NO_HEADERS_OF_ITS_OWN)
 
 
-def forwarding(services: Mapping[str, Autoscaler], client: aiohttp.ClientSession) -> Handler:
-    """Return the handler that forwards by the first part of the path."""
+def posting(services: Mapping[str, Autoscaler], client: aiohttp.ClientSession) -> Post:
+    """Return what sends to these Services, by name, at their addresses in DOMAIN, and to any other address.
 
-    async def forward(request: web.BaseRequest) -> web.Response:
-        name, _, path = request.path[1:].partition("/")
+    It raises what the client does when there is no answer from another address.
+    """
+
+    async def post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        at = URL(url)
+        name, _, domain = (at.host or "").partition(".")
+        if domain != DOMAIN:
+            return await _send(client, at, headers, body, LONGEST_SECONDS)
         autoscaler = services.get(name)
         if not autoscaler:
-            return web.Response(status=404, text=f"there is no cluster-local Service {name!r}\n")
-        body = await request.read()
+            return _failed(404, f"there is no cluster-local Service {name!r}")
         try:
             instance = await autoscaler.acquire()
         except UnavailableError:
-            return web.Response(status=503, text=f"no instance of {name} could be started\n")
+            return _failed(503, f"no instance of {name} could be started")
         except TimeoutError:
-            return web.Response(status=504, text=f"no instance of {name} had room in time\n")
+            return _failed(504, f"no instance of {name} had room in time")
         try:
-            async with client.request(
-                request.method,
-                f"http://{instance.host}:{instance.port}/{path}",
-                params=request.query_string,
-                headers=_kept(request.headers),
-                data=body,
-                timeout=aiohttp.ClientTimeout(total=autoscaler.service.timeout_s),
-            ) as response:
-                answer = await response.read()
-                return web.Response(status=response.status, headers=_kept(response.headers), body=answer)
+            at = at.with_host(instance.host).with_port(instance.port)
+            return await _send(client, at, headers, body, autoscaler.service.timeout_s)
         except TimeoutError:
-            return web.Response(status=504, text=f"{name} did not answer in time\n")
+            return _failed(504, f"{name} did not answer in time")
         except (aiohttp.ClientError, OSError) as error:
-            return web.Response(status=502, text=f"the instance of {name} went away: {error}\n")
+            return _failed(502, f"the instance of {name} went away: {error}")
         finally:
             autoscaler.release(instance)
 
-    return forward
+    return post
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _DROPPED}
+async def _send(
+    client: aiohttp.ClientSession, to: URL, headers: Mapping[str, str], body: bytes, timeout_s: float
+) -> Answer:
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async with client.post(to, data=body, headers=headers, timeout=timeout) as response:
+        return Answer(response.status, response.headers, await response.read())
+
+
+def _failed(status: int, why: str) -> Answer:
+    return Answer(status, {}, f"{why}\n".encode())

@@ -28,6 +28,8 @@ class Daemon:
     command: Sequence[str | Path]
     is_ready: Callable[[], Awaitable[bool]]
     pass_fds: Sequence[int] = ()
+    prints: bool = False
+    """Whether the process says itself whose each of its lines is."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _ready: bool = field(default=False, init=False)
 
@@ -38,7 +40,9 @@ class Daemon:
             StartError: it ended before.
         """
         self._ready = False
-        self._process = await self.processes.start(self.name, self.command, self.env, self.pass_fds)
+        self._process = await self.processes.start(
+            "" if self.prints else self.name, self.command, self.env, self.pass_fds
+        )
         self._ended = asyncio.create_task(self.processes.ended(self._process))
         while not await self.is_ready():
             if self._ended.done():

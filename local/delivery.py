@@ -14,6 +14,7 @@ from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
 from cloudevents.http import from_http
 
+from local.activator import Post
 from local.manifests import Delivery
 
 RETRIED = {404, 408, 409, 429}
@@ -70,13 +71,11 @@ def read(headers: Mapping[str, str], body: bytes) -> Event:
     return Event({n: v for n, v in lowered.items() if n.startswith("ce-") or n == "content-type"}, body)
 
 
-async def deliver(
-    session: aiohttp.ClientSession, address: str, event: Event, delivery: Delivery, slots: asyncio.Semaphore
-) -> Outcome:
+async def deliver(post: Post, address: str, event: Event, delivery: Delivery, slots: asyncio.Semaphore) -> Outcome:
     """Send the event until it is delivered, refused for good, or `delivery.retry` retries are used up.
 
     Args:
-        session: the HTTP client.
+        post: the HTTP client.
         address: where to.
         event: what.
         delivery: how often and how far apart.
@@ -86,7 +85,7 @@ async def deliver(
         if retry:
             await asyncio.sleep(backoff_s(delivery, retry - 1))
         async with slots:
-            outcome = await _send(session, address, event)
+            outcome = await _send(post, address, event)
         if not outcome.again:
             break
     return outcome
@@ -97,10 +96,9 @@ def backoff_s(delivery: Delivery, retry: int) -> float:
     return delivery.backoff_delay_s * (retry if delivery.backoff_policy == "linear" else 2**retry)
 
 
-async def _send(session: aiohttp.ClientSession, address: str, event: Event) -> Outcome:
+async def _send(post: Post, address: str, event: Event) -> Outcome:
     try:
-        async with session.post(address, data=event.body, headers=event.headers) as response:
-            status, headers, body = response.status, response.headers, await response.read()
+        status, headers, body = await post(address, event.headers, event.body)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         return Outcome(500, f"dispatch error: {error}".encode(), again=True)
     if status >= 300:

@@ -16,6 +16,8 @@ from local import FUNCTIONS, ROOT
 
 BASE = ROOT / "knative" / "base"
 COMPONENTS = ROOT / "knative" / "components"
+DOMAIN = "default.svc.cluster.local"
+"""Of the addresses of Services, as in a cluster. On one machine only the activator knows them."""
 DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
 Manifest = dict[str, Any]
 
@@ -74,23 +76,23 @@ def services(base: Path = BASE, *components: Path) -> list[Service]:
     return [_service(m) for m in _manifests((base, *components), "serving.knative.dev", "Service")]
 
 
-def triggers(base: Path, activator: str, *components: Path) -> list[Trigger]:
-    """Return every Trigger there; `activator` is the address below which cluster-local Services are."""
+def triggers(base: Path, *components: Path) -> list[Trigger]:
+    """Return every Trigger there."""
     folders = (base, *components)
     brokers = {m["metadata"]["name"]: m.get("spec", {}) for m in _manifests(folders, "eventing.knative.dev", "Broker")}
-    return [_trigger(m, activator, brokers) for m in _manifests(folders, "eventing.knative.dev", "Trigger")]
+    return [_trigger(m, brokers) for m in _manifests(folders, "eventing.knative.dev", "Trigger")]
 
 
-def ping_sources(base: Path, activator: str, *components: Path) -> list[PingSource]:
-    """Return every PingSource there; `activator` is the address below which cluster-local Services are."""
+def ping_sources(base: Path, *components: Path) -> list[PingSource]:
+    """Return every PingSource there."""
     folders = (base, *components)
-    return [_ping_source(m, activator) for m in _manifests(folders, "sources.knative.dev", "PingSource")]
+    return [_ping_source(m) for m in _manifests(folders, "sources.knative.dev", "PingSource")]
 
 
 def components() -> list[str]:
     """Return the names of those components of which there is something to run on one machine."""
     folders = [folder for folder in COMPONENTS.iterdir() if folder.is_dir()]
-    return sorted(f.name for f in folders if services(f) or triggers(f, "") or ping_sources(f, ""))
+    return sorted(f.name for f in folders if services(f) or triggers(f) or ping_sources(f))
 
 
 def _manifests(folders: Iterable[Path], group: str, kind: str) -> Iterator[Manifest]:
@@ -127,7 +129,7 @@ def _service(manifest: Manifest) -> Service:
     )
 
 
-def _trigger(manifest: Manifest, activator: str, brokers: dict[str, Manifest]) -> Trigger:
+def _trigger(manifest: Manifest, brokers: dict[str, Manifest]) -> Trigger:
     name, spec = manifest["metadata"]["name"], manifest["spec"]
     if "filters" in spec:
         raise ManifestError(f"Trigger {name} has spec.filters; on one machine only spec.filter.attributes is known")
@@ -137,13 +139,13 @@ def _trigger(manifest: Manifest, activator: str, brokers: dict[str, Manifest]) -
         given["retry"],
         given["backoffPolicy"],
         isodate.parse_duration(given["backoffDelay"]).total_seconds(),
-        _address(name, given.get("deadLetterSink", {}), activator),
+        _address(name, given.get("deadLetterSink", {})),
     )
     attributes = spec.get("filter", {}).get("attributes", {})
-    return Trigger(name, attributes, _address(name, spec["subscriber"], activator), delivery)
+    return Trigger(name, attributes, _address(name, spec["subscriber"]), delivery)
 
 
-def _ping_source(manifest: Manifest, activator: str) -> PingSource:
+def _ping_source(manifest: Manifest) -> PingSource:
     name, spec = manifest["metadata"]["name"], manifest["spec"]
     return PingSource(
         name,
@@ -151,14 +153,14 @@ def _ping_source(manifest: Manifest, activator: str) -> PingSource:
         spec.get("timezone", ""),
         spec.get("contentType", "application/json"),
         spec.get("data", ""),
-        _address(name, spec["sink"], activator),
+        _address(name, spec["sink"]),
     )
 
 
-def _address(name: str, destination: Manifest, activator: str) -> str:
+def _address(name: str, destination: Manifest) -> str:
     ref, uri = destination.get("ref"), destination.get("uri", "")
     if not ref:
         return str(uri)
     if ref.get("kind") != "Service":
         raise ManifestError(f"{name} sends to a {ref.get('kind')}; on one machine only a Service can be reached")
-    return f"{activator}/{ref['name']}{uri}"
+    return f"http://{ref['name']}.{DOMAIN}{uri}"

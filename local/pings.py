@@ -8,20 +8,21 @@ from zoneinfo import ZoneInfo
 import aiohttp
 from cronsim import CronSim
 
+from local.activator import Post
 from local.log import say
 from local.manifests import PingSource
 
 
-async def send(source: PingSource, client: aiohttp.ClientSession) -> None:
+async def send(source: PingSource, post: Post) -> None:
     """Send the source's event now, so that nothing waits which a crash left behind, and on its schedule, for ever."""
     zone = ZoneInfo(source.timezone) if source.timezone else UTC
     while True:
-        await _send_once(source, client)
+        await _send_once(source, post)
         now = datetime.now(zone)
         await asyncio.sleep((next(CronSim(source.schedule, now)) - now).total_seconds())
 
 
-async def _send_once(source: PingSource, client: aiohttp.ClientSession) -> None:
+async def _send_once(source: PingSource, post: Post) -> None:
     headers = {
         "ce-specversion": "1.0",
         "ce-type": "dev.knative.sources.ping",
@@ -30,8 +31,8 @@ async def _send_once(source: PingSource, client: aiohttp.ClientSession) -> None:
         "content-type": source.content_type,
     }
     try:
-        async with client.post(source.sink, data=source.data.encode(), headers=headers) as response:
-            if response.status >= 300:
-                say(source.name, f"answered {response.status} to its PingSource: {await response.text()}")
+        answer = await post(source.sink, headers, source.data.encode())
+        if answer.status >= 300:
+            say(source.name, f"answered {answer.status} to its PingSource: {answer.body.decode(errors='replace')}")
     except (aiohttp.ClientError, TimeoutError) as error:
         say(source.name, f"did not answer its PingSource: {error!r}")

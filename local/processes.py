@@ -32,23 +32,15 @@ class Processes:
     async def start(
         self, name: str, command: Iterable[str | Path], env: Mapping[str, str], pass_fds: Iterable[int] = ()
     ) -> asyncio.subprocess.Process:
-        """Start a process whose lines are printed under `name`."""
+        """Start a process whose lines are printed under `name`. Without a name it prints them itself."""
+        if not name:
+            return await self._start(command, env, pass_fds, None)
         # A pipe of our own: the one that asyncio makes would hold up wait() until grandchildren have closed it too.
         ours, theirs = os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *map(str, command),
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                start_new_session=True,
-                pass_fds=tuple(pass_fds),
-            )
+            process = await self._start(command, env, pass_fds, theirs)
         finally:
             os.close(theirs)
-        self._groups.add(process.pid)
-        self._tell_reaper()
         task = asyncio.create_task(_print_lines(name, ours))
         self._printing.add(task)
         task.add_done_callback(self._printing.discard)
@@ -80,6 +72,22 @@ class Processes:
         self._reaper.wait()
         if self._printing:
             await asyncio.wait(self._printing, timeout=1)
+
+    async def _start(
+        self, command: Iterable[str | Path], env: Mapping[str, str], pass_fds: Iterable[int], output: int | None
+    ) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=tuple(pass_fds),
+        )
+        self._groups.add(process.pid)
+        self._tell_reaper()
+        return process
 
     def _start_reaper(self) -> subprocess.Popen[str]:
         return subprocess.Popen(  # noqa: S603

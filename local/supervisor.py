@@ -1,33 +1,31 @@
 """The supervisor: starts the parts in order, keeps them up, and stops them in order."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 import aiohttp
-from aiohttp import web
 
 from knative_jobs.events import ENDED
 from knative_jobs.settings import ENDINGS, settings
-from local import FUNCTIONS, ROOT, activator, manifests, pings, ports, redis_server, redis_users
-from local.autoscaler import Autoscaler
+from local import FUNCTIONS, ROOT, manifests, ports, redis_server, redis_users
 from local.daemon import Daemon
 from local.instance import command
+from local.knative import MARGIN_SECONDS, PASSWORDS
 from local.log import say
 from local.processes import Processes
-from local.redis_users import OPENER
+from local.redis_users import ENDPOINTS, OPENER
 
 HOST = "127.0.0.1"
 REDIS_PORT = 6379
-MARGIN_SECONDS = 3
-"""How much longer than the running job a function may take to end."""
 
 
 async def supervise(port: int, data: Path, max_workers: int, components: Sequence[Path], lock: IO[str]) -> None:
@@ -46,7 +44,7 @@ async def supervise(port: int, data: Path, max_workers: int, components: Sequenc
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = asyncio.create_task(_run(port, data, max_workers, components, Processes(lock)))
+    running = asyncio.create_task(_run(port, data, max_workers, components, lock))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
@@ -57,56 +55,46 @@ async def supervise(port: int, data: Path, max_workers: int, components: Sequenc
         await running
 
 
-async def _run(port: int, data: Path, max_workers: int, components: Sequence[Path], processes: Processes) -> None:
+async def _run(port: int, data: Path, max_workers: int, components: Sequence[Path], lock: IO[str]) -> None:
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
+        processes = Processes(lock)
         stack.push_async_callback(processes.close)
-        client = await stack.enter_async_context(activator.session())
+        client = await stack.enter_async_context(aiohttp.ClientSession())
         broker_socket = socket.create_server((HOST, 0))
-        grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
         env = _environment(redis_port, broker_socket, components)
-        daemon = partial(Daemon, processes, env)
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
         declared = manifests.services(manifests.BASE, *components)
         public = {s.env["REDIS_USERNAME"] for s in declared if s.public and "REDIS_USERNAME" in s.env}
         # Who measures may have to do what no function may.
         passwords = redis_users.write(data, public, env.pop("REDIS_ADMIN_PASSWORD", ""))
         redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
-        redis = daemon("redis", redis_command, partial(redis_server.opened, redis_port, passwords[OPENER]))
+        redis_ready = partial(redis_server.opened, redis_port, passwords[OPENER])
+        redis = Daemon(processes, env, "redis", redis_command, redis_ready)
         stack.push_async_callback(redis.stop, MARGIN_SECONDS)
         await redis.start()
 
-        def as_user(name: str) -> dict[str, str]:
-            return env | {"REDIS_USERNAME": name, "REDIS_PASSWORD": passwords.get(name, "")}
-
-        services = {}
-        for service in declared:
-            if not service.public:
-                most = max_workers if service.name == "worker" else 1
-                its_env = as_user(service.env.get("REDIS_USERNAME", ""))
-                services[service.name] = Autoscaler(service, most, processes, its_env, grace_s)
-        activator_url = await _listen(activator.forwarding(services, client), stack)
-        broker_fd = broker_socket.fileno()
-        broker_command: list[str | Path] = [sys.executable, "-P", "-m", "local.broker"]
-        broker_command += [str(broker_fd), activator_url, *components]
-        broker = daemon("broker", broker_command, partial(_answers, client, env["K_SINK"]), [broker_fd])
+        grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
+        fds = [broker_socket.fileno(), lock.fileno()]
+        knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, [*fds, max_workers, *components])]
+        knative_ready = partial(_answers, client, env["K_SINK"])
+        internal = {s.env.get("REDIS_USERNAME", "") for s in declared if not s.public}
+        its_env = env | {PASSWORDS: json.dumps({user: passwords[user] for user in internal & passwords.keys()})}
+        knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
         endpoints_ready = partial(_answers, client, f"http://{HOST}:{port}/")
-        its_env = as_user(redis_users.ENDPOINTS)
+        its_env = env | {"REDIS_USERNAME": ENDPOINTS, "REDIS_PASSWORD": passwords[ENDPOINTS]}
         endpoints = Daemon(processes, its_env, "endpoints", endpoints_command, endpoints_ready)
-        stack.push_async_callback(broker.stop, MARGIN_SECONDS)
-        stack.push_async_callback(_close, services.values())
+        stack.push_async_callback(knative.stop, grace_s + MARGIN_SECONDS)
         stack.push_async_callback(endpoints.stop, grace_s)
         async with asyncio.TaskGroup() as starting:
-            starting.create_task(broker.start())
+            starting.create_task(knative.start())
             starting.create_task(endpoints.start())
 
         _greet(port, redis_port)
         async with asyncio.TaskGroup() as running:
-            for kept in (redis, broker, endpoints):
+            for kept in (redis, knative, endpoints):
                 running.create_task(kept.keep())
-            for source in manifests.ping_sources(manifests.BASE, activator_url, *components):
-                running.create_task(pings.send(source, client))
 
 
 def _environment(redis_port: int, broker_socket: socket.socket, components: Sequence[Path]) -> dict[str, str]:
@@ -126,7 +114,7 @@ def _environment(redis_port: int, broker_socket: socket.socket, components: Sequ
 
 def _job_events(components: Sequence[Path]) -> str:
     """Return which ends of a job some Trigger asks for: an event that none wants need not be made."""
-    wanted = {trigger.attributes.get("type", "") for trigger in manifests.triggers(manifests.BASE, "", *components)}
+    wanted = {trigger.attributes.get("type", "") for trigger in manifests.triggers(manifests.BASE, *components)}
     return " ".join(word for word, status in ENDINGS.items() if wanted & {"", ENDED[status]}) or "none"
 
 
@@ -135,19 +123,6 @@ async def _answers(client: aiohttp.ClientSession, url: str) -> bool:
         async with client.get(url, timeout=aiohttp.ClientTimeout(total=1)):
             return True
     return False
-
-
-async def _listen(handler: activator.Handler, stack: AsyncExitStack) -> str:
-    """Serve with the handler on a free port, and return the address."""
-    runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=1)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, HOST, 0).start()
-    return f"http://{HOST}:{runner.addresses[0][1]}"
-
-
-async def _close(services: Iterable[Autoscaler]) -> None:
-    await asyncio.gather(*(autoscaler.close() for autoscaler in services))
 
 
 def _greet(port: int, redis_port: int) -> None:

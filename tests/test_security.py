@@ -351,9 +351,14 @@ class TestOneMachine:
     def test_no_password_is_printed_or_written_down(self, platform: Platform) -> None:
         file = platform.folder / "data" / "users.acl"
         assert file.stat().st_mode & 0o077 == 0
-        environments = [Path(f"/proc/{pid}/environ").read_text() for pid in platform.children()]
-        passwords = set(re.findall(r"\0REDIS_PASSWORD=(\w+)", "".join(environments)))
-        assert passwords
+        platform.submit()
+        eventually(lambda: any("work_process" in " ".join(process.cmdline()) for process in platform.processes()))
+        environments = [process.environ() for process in platform.processes()]
+        functions = [environment for environment in environments if "FUNCTION_TARGET" in environment]
+        assert {environment["FUNCTION_TARGET"] for environment in functions} == {"worker", "sweeper"}
+        assert not any("REDIS_PASSWORDS" in environment for environment in functions), "each has its own alone"
+        passwords = {environment.get("REDIS_PASSWORD") for environment in environments} - {"", None}
+        assert len(passwords) == 3
         written = platform.said() + "".join(
             f.read_text() for f in (platform.folder / "data").rglob("*.*") if f.is_file()
         )

@@ -1,12 +1,12 @@
 """What `./scripts/local` promises beyond the contract: it is the whole of it on one machine, and it can be killed."""
 
-import os
 import signal
-import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import eventually
@@ -20,30 +20,19 @@ def data(tmp_path: Path) -> str:
     return str(tmp_path / "data")
 
 
-def descendants(pid: int) -> set[int]:
-    table = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).split()
-    parents = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
-    found, grown = set(), {pid}
-    while grown:
-        found |= grown
-        grown = {child for child, parent in parents.items() if parent in found} - found
-    return found - {pid}
-
-
-def commands(pids: set[int]) -> dict[int, str]:
-    return {
-        pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-        for pid in pids
-        if Path(f"/proc/{pid}").exists()
-    }
+def descendants(local: one_machine) -> dict[psutil.Process, str]:
+    """All processes of it but the supervisor, with their commands."""
+    found = {}
+    for process in psutil.Process(local.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found[process] = " ".join(process.cmdline())
+    return found
 
 
 def test_workers_come_for_work_up_to_the_maximum(data: str) -> None:
     with one_machine(data, "--max-workers", "3", JOB_SECONDS="0.5") as local:
         api = Api(local.address)
-        assert not [c for c in commands(descendants(local.process.pid)).values() if "work_process" in c], (
-            "none when idle"
-        )
+        assert not [command for command in descendants(local).values() if "work_process" in command], "none when idle"
         with ThreadPoolExecutor() as threads:
             ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(12))]
         split = Counter(api.wait_for(job_id, "complete")["worker-ip"] for job_id in ids)
@@ -63,22 +52,13 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
         job_id = api.submit("sleep 2")["id"]
         api.wait_for(job_id, "in progress")
         eventually(effects.exists)
-        workers = {
-            p: c for p, c in commands(descendants(local.process.pid)).items() if "granian" in c and "worker" in _env(p)
-        }
+        servers = [process for process, command in descendants(local).items() if "granian" in command]
+        workers = [server for server in servers if server.environ().get("FUNCTION_TARGET") == "worker"]
         assert workers
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
+        for worker in workers:
+            worker.kill()
         assert api.wait_for(job_id, "complete")["attempt"] == 2
         assert Counter(effects.read_text().split()[::2]) == {job_id: 2}
-
-
-def _env(pid: int) -> str:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    return next((entry.decode() for entry in environment if entry.startswith(b"FUNCTION_TARGET=")), "")
 
 
 def test_everything_killed_and_started_again_completes_all_that_was_acknowledged(data: str) -> None:
@@ -87,8 +67,9 @@ def test_everything_killed_and_started_again_completes_all_that_was_acknowledged
         api = Api(local.address)
         ids = [api.submit(i, i)["id"] for i in range(20)]
         eventually(lambda: api.ids("completed_jobs"))
-        for pid in {local.process.pid, *descendants(local.process.pid)}:
-            os.kill(pid, signal.SIGKILL)
+        for process in [psutil.Process(local.process.pid), *descendants(local)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         local.process.wait()
     with one_machine(data, **settings) as local:
         api = Api(local.address)
@@ -99,9 +80,8 @@ def test_everything_killed_and_started_again_completes_all_that_was_acknowledged
 def test_jobs_survive_a_broker_that_is_killed(data: str) -> None:
     with one_machine(data, JOB_SECONDS="0.1") as local:
         api = Api(local.address)
-        for pid, command in commands(descendants(local.process.pid)).items():
-            if "local.broker" in command:
-                os.kill(pid, signal.SIGKILL)
+        [broker] = [process for process, command in descendants(local).items() if "local.knative" in command]
+        broker.kill()
         ids = [api.submit(i, i)["id"] for i in range(10)]
         assert {api.wait_for(job_id, "complete", within_s=90)["status"] for job_id in ids} == {"complete"}
 
@@ -113,10 +93,10 @@ def test_ctrl_c_stops_all_of_it_and_a_restart_has_lost_nothing(data: str, number
         done, running = api.submit()["id"], ""
         api.wait_for(done, "complete")
         running = api.submit()["id"]
-        children = descendants(local.process.pid)
+        processes = descendants(local)
         local.process.send_signal(number)
         assert local.process.wait(30) == 0
-        eventually(lambda: not commands(children))
+        eventually(lambda: not any(process.is_running() for process in processes))
         assert "Traceback" not in local.printed()
     with one_machine(data, JOB_SECONDS="0.2") as local:
         api = Api(local.address)

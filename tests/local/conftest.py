@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 
-from local import ROOT, activator, ports
+from local import ROOT, ports
 from tests.conftest import eventually, http
 
 
@@ -37,7 +38,7 @@ async def until(check: Callable[[], object], within_s: float = 10) -> None:
 
 
 @asynccontextmanager
-async def listening(handler: activator.Handler) -> AsyncIterator[str]:
+async def listening(handler: Callable[[web.BaseRequest], Awaitable[web.Response]]) -> AsyncIterator[str]:
     """An HTTP server on a free port."""
     runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
@@ -99,15 +100,17 @@ class Platform:
     def said(self) -> str:
         return self.log.read_text()
 
-    def children(self) -> dict[int, str]:
-        """The commands of the processes that the supervisor has started, by id."""
-        listing = subprocess.run(["ps", "-axwwo", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
-        rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
-        return {int(pid): command for pid, parent, command in rows if int(parent) == self.process.pid}
+    def processes(self) -> list[psutil.Process]:
+        """What the supervisor has started, and what that has."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, part: str) -> int | None:
-        """The id of the process whose command has this part."""
-        return next((pid for pid, command in self.children().items() if part in command), None)
+        """The id of the supervisor's own child whose command has this part."""
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if part in " ".join(child.cmdline()):
+                    return child.pid
+        return None
 
     def get(self, path: str) -> Any:
         return http.request("GET", self.url + path)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from local import ROOT, activator, autoscaler
+from local.activator import Post
 from local.autoscaler import Autoscaler
-from local.manifests import Service
+from local.manifests import DOMAIN, Service
 from local.processes import Processes
-from tests.local.conftest import listening, until
+from tests.local.conftest import Sink, listening, until
 
 FUNCTION = """
 import os, signal, time
@@ -32,13 +34,13 @@ def echo(request):
 
 
 class Client:
-    def __init__(self, session: aiohttp.ClientSession, url: str, service: Autoscaler) -> None:
-        self.session, self.url, self.service = session, url, service
+    def __init__(self, post: Post, service: Autoscaler) -> None:
+        self.post, self.service = post, service
 
-    async def call(self, query: str = "", path: str = "echo") -> tuple[int, str]:
+    async def call(self, query: str = "", name: str = "echo") -> tuple[int, str]:
         """The status, and the address of the instance that answered."""
-        async with self.session.post(f"{self.url}{path}?{query}", data="hello", headers={"x-kind": "a"}) as response:
-            return response.status, (await response.text()).split()[0]
+        answer = await self.post(f"http://{name}.{DOMAIN}/?{query}", {"x-kind": "a"}, b"hello")
+        return answer.status, answer.body.decode().split()[0]
 
     @property
     def running(self) -> int:
@@ -56,9 +58,9 @@ async def serving(
     with (folder / "lock").open("w") as lock:
         processes = Processes(lock)
         scaler = Autoscaler(service, most, processes, env, grace_s=2, idle_s=idle_s)
-        async with activator.session() as session, listening(activator.forwarding({"echo": scaler}, session)) as url:
+        async with activator.session() as session:
             try:
-                yield Client(session, url, scaler)
+                yield Client(activator.posting({"echo": scaler}, session), scaler)
             finally:
                 await scaler.close()
                 await processes.close()
@@ -100,10 +102,19 @@ async def test_an_instance_takes_as_many_requests_at_a_time_as_its_service_says(
 
 async def test_the_request_and_the_answer_pass_as_they_are(tmp_path: Path) -> None:
     async with serving(tmp_path) as client:
-        request = client.session.post(client.url + "echo/some/path?a=b", data="hello", headers={"x-kind": "b"})
-        async with request as response:
-            assert (await response.text()).split() == ["127.0.0.1", "/some/path", "hello"]
-            assert response.headers["x-kind"] == "b"
+        answer = await client.post(f"http://echo.{DOMAIN}/some/path?a=b", {"x-kind": "b"}, b"hello")
+        assert answer.body.decode().split() == ["127.0.0.1", "/some/path", "hello"]
+        assert answer.headers["x-kind"] == "b"
+
+
+async def test_any_other_address_is_asked_itself(tmp_path: Path) -> None:
+    sink = Sink([web.Response(text="hello")])
+    async with serving(tmp_path) as client, listening(sink.handle) as url:
+        answer = await client.post(url, {"ce-id": "1"}, b"")
+        assert (answer.status, answer.body, sink.ids) == (200, b"hello", ["1"])
+        with pytest.raises(aiohttp.ClientError):
+            await client.post("http://127.0.0.1:1/", {}, b"")
+        assert client.running == 0
 
 
 async def test_an_instance_that_dies_fails_its_requests_and_is_replaced(tmp_path: Path) -> None:
@@ -137,4 +148,4 @@ async def test_a_full_house_refuses_after_a_while(tmp_path: Path, monkeypatch: p
 
 async def test_there_is_no_other_service(tmp_path: Path) -> None:
     async with serving(tmp_path) as client:
-        assert (await client.call(path="nobody"))[0] == 404
+        assert (await client.call(name="nobody"))[0] == 404

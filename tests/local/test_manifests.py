@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from local import FUNCTIONS, manifests
-from local.manifests import Delivery, ManifestError
+from local.manifests import DOMAIN, Delivery, ManifestError
 
 SERVICES = """
 apiVersion: serving.knative.dev/v1
@@ -65,8 +65,8 @@ def test_services_are_found_in_every_folder_with_what_they_say(tmp_path: Path) -
 )
 def test_a_trigger_says_what_goes_where_and_how(tmp_path: Path, text: str, delivery: Delivery) -> None:
     (tmp_path / "trigger.yaml").write_text(text)
-    [trigger] = manifests.triggers(tmp_path, "http://activator")
-    assert (trigger.attributes, trigger.subscriber) == ({"type": "submitted"}, "http://activator/worker")
+    [trigger] = manifests.triggers(tmp_path)
+    assert (trigger.attributes, trigger.subscriber) == ({"type": "submitted"}, f"http://worker.{DOMAIN}")
     assert trigger.delivery == delivery
 
 
@@ -77,8 +77,8 @@ kind: PingSource
 metadata: {name: sweep}
 spec: {schedule: "* * * * *", data: "{}", sink: {ref: {kind: Service, name: sweeper}}}
 """)
-    [ping] = manifests.ping_sources(tmp_path, "http://activator")
-    assert (ping.schedule, ping.data, ping.sink) == ("* * * * *", "{}", "http://activator/sweeper")
+    [ping] = manifests.ping_sources(tmp_path)
+    assert (ping.schedule, ping.data, ping.sink) == ("* * * * *", "{}", f"http://sweeper.{DOMAIN}")
 
 
 def test_a_component_adds_to_the_base(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_component_adds_to_the_base(tmp_path: Path) -> None:
         (tmp_path / name / "all.yaml").write_text(text)
     base, component = tmp_path / "base", tmp_path / "component"
     assert manifests.services(base, component) == manifests.services(base)
-    [trigger] = manifests.triggers(base, "http://activator", component)
+    [trigger] = manifests.triggers(base, component)
     assert trigger.delivery.retry == 1, "of the base's Broker"
     assert manifests.components() == ["webhook"], "the others have nothing that runs on one machine"
 
@@ -103,4 +103,4 @@ def test_a_component_adds_to_the_base(tmp_path: Path) -> None:
 def test_what_cannot_be_done_on_one_machine_is_refused(tmp_path: Path, wrong: str, said: str) -> None:
     (tmp_path / "wrong.yaml").write_text(wrong)
     with pytest.raises(ManifestError, match=said):
-        manifests.triggers(tmp_path, "http://activator")
+        manifests.triggers(tmp_path)

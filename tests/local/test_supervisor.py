@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import redis
 import urllib3
 
@@ -13,12 +14,7 @@ from local import ROOT
 from tests.conftest import eventually, http
 from tests.local.conftest import Platform
 
-PARTS = ("redis-server", "local.broker", "endpoints.py")
-
-
-def is_running(pid: int) -> bool:
-    listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(listing.stdout.strip()) and not listing.stdout.startswith("Z")
+PARTS = ("redis-server", "local.knative", "endpoints.py")
 
 
 def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: Platform) -> None:
@@ -78,11 +74,11 @@ def test_a_killed_supervisor_takes_all_with_it_and_the_next_starts_at_once(tmp_p
     platform.start()
     job_id = platform.submit()
     eventually(lambda: platform.status(job_id) == "in progress")
-    children = platform.children()
+    processes = platform.processes()
     platform.process.kill()
     platform.process.wait()
     platform.start()
-    assert not [pid for pid in children if is_running(pid)]
+    assert {process.status() for process in processes if process.is_running()} <= {psutil.STATUS_ZOMBIE}
     assert platform.status(job_id) == "in progress"
     assert platform.stop() == 0
 

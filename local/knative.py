@@ -1,0 +1,67 @@
+"""What Knative itself does, in one process: the Broker, PingSources, the activator and the autoscalers.
+
+`python -m local.knative FD LOCK MAX_WORKERS [COMPONENT ...]` serves the listening socket FD, which the supervisor made,
+so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. What there is to
+run and to call is declared in `knative/base` and in the folders COMPONENT.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import IO
+
+from aiohttp import web
+
+from knative_jobs.settings import settings
+from local import activator, manifests, pings
+from local.autoscaler import Autoscaler
+from local.broker import Broker
+from local.processes import Processes
+
+PASSWORDS = "REDIS_PASSWORDS"
+"""The environment variable with the passwords of the users of Redis, as a JSON object."""
+MARGIN_SECONDS = 3
+"""How much longer than the running job a function may take to end."""
+
+
+async def main(listener: socket.socket, lock: IO[str], max_workers: int, *components: Path) -> None:
+    """Serve until SIGTERM; then stop the functions first, for they still send events."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    passwords = json.loads(os.environ.pop(PASSWORDS))
+    async with AsyncExitStack() as stack:  # what is entered last is stopped first
+        processes = Processes(lock)
+        stack.push_async_callback(processes.close)
+        client = await stack.enter_async_context(activator.session())
+        services = {}
+        for service in manifests.services(manifests.BASE, *components):
+            if not service.public:
+                most = max_workers if service.name == "worker" else 1
+                user = service.env.get("REDIS_USERNAME", "")
+                env = os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
+                grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
+                services[service.name] = Autoscaler(service, most, processes, env, grace_s)
+        post = activator.posting(services, client)
+        broker = Broker(post, manifests.triggers(manifests.BASE, *components))
+        runner = web.ServerRunner(web.Server(broker.receive, access_log=None), shutdown_timeout=1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener).start()
+        sources = [
+            asyncio.create_task(pings.send(source, post))
+            for source in manifests.ping_sources(manifests.BASE, *components)
+        ]
+        await stop.wait()
+        for source in sources:
+            source.cancel()
+        await asyncio.gather(*(service.close() for service in services.values()))
+
+
+if __name__ == "__main__":
+    fd, lock, max_workers, *components = sys.argv[1:]
+    asyncio.run(main(socket.socket(fileno=int(fd)), os.fdopen(int(lock)), int(max_workers), *map(Path, components)))
