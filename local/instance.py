@@ -13,9 +13,12 @@ from local.processes import Processes
 
 
 def command(app: Path, host: str, port: int) -> list[str | Path]:
-    """Return the command that serves the RSGI application `app` of a file, as the container image does."""
+    """Return the command that serves the application `app` of a file, as the container image does.
+
+    It is called over RSGI, or as GRANIAN_INTERFACE in the environment says.
+    """
     # By its path, so that nothing in the folder where the user stands is taken for it.
-    options = ["--interface", "rsgi", "--no-ws", "--log-level", "error", "--host", host, "--port", str(port)]
+    options = ["--no-ws", "--log-level", "error", "--host", host, "--port", str(port)]
     return [sys.executable, "-P", "-m", "granian", *options, f"{app}:app"]
 
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO
 
+import uvloop
 from aiohttp import web
 
 from knative_jobs.settings import settings
@@ -64,4 +65,4 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
 
 if __name__ == "__main__":
     fd, lock, max_workers, *components = sys.argv[1:]
-    asyncio.run(main(socket.socket(fileno=int(fd)), os.fdopen(int(lock)), int(max_workers), *map(Path, components)))
+    uvloop.run(main(socket.socket(fileno=int(fd)), os.fdopen(int(lock)), int(max_workers), *map(Path, components)))

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 http = urllib3.PoolManager(timeout=60, retries=False)
 NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
+INTERFACE = {service.target: service.env.get("GRANIAN_INTERFACE", "rsgi") for service in manifests.services()}
 REDIS_USER = {service.target: service.env.get("REDIS_USERNAME", "") for service in manifests.services()}
 
 
@@ -136,8 +137,7 @@ class Function:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = folder / f"{target}-{self.port}.log"
-        granian = ["-m", "granian", "--interface", "rsgi", "--no-ws"]
-        granian += ["--port", str(self.port), "knative_jobs.function:app"]
+        granian = ["-m", "granian", "--no-ws", "--port", str(self.port), "knative_jobs.function:app"]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(command or granian)],
@@ -151,6 +151,7 @@ class Function:
                     "PYTHONPATH": f"{ROOT / 'functions'}{os.pathsep}{ROOT / 'tests'}",
                     "FUNCTION_TARGET": target,
                     "FUNCTION_SOURCE": f"functions/{target}.py",
+                    "GRANIAN_INTERFACE": INTERFACE.get(target, "rsgi"),
                     **settings,
                 },
             )
