@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,11 @@ class Application:
         """Answer one request."""
         if scope.proto != "http":
             return
-        request = Request(_environ(scope, await _body(scope, protocol)))
+        coming = _body(scope, protocol)
+        environ = _environ(scope)  # meanwhile
+        body = await coming
+        environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}  # whole, however it came
+        request = Request(environ)
         if self._threads:
             loop = asyncio.get_running_loop()
             response = await loop.run_in_executor(self._threads, self._respond, request)
@@ -110,17 +114,25 @@ def _file_of(chunks: Iterable[bytes]) -> str:
     return file.name
 
 
-async def _body(scope: Any, protocol: Any) -> bytes:
-    """Return the body, or so much of it as shows that it is too long.
+def _body(scope: Any, protocol: Any) -> Awaitable[bytes]:
+    """Return what comes to the body, or to so much of it as shows that it is too long. The server reads it from now on.
 
     The rest of a long one is read, within reason: a proxy that is still sending takes an answer for a broken one.
     """
     length = scope.headers.get("content-length")
     if length is None and "transfer-encoding" not in scope.headers and scope.http_version.startswith("1"):
-        return b""
+        return _nothing()
     if length and int(length) <= MAX_BODY_BYTES:
-        whole: bytes = await protocol()
+        whole: Awaitable[bytes] = protocol()
         return whole
+    return _beginning_of(protocol)
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+async def _beginning_of(protocol: Any) -> bytes:
     kept, size = [], 0
     async for chunk in protocol:
         if size <= MAX_BODY_BYTES:
@@ -131,8 +143,8 @@ async def _body(scope: Any, protocol: Any) -> bytes:
     return b"".join(kept)[: MAX_BODY_BYTES + 1]
 
 
-def _environ(scope: Any, body: bytes) -> "WSGIEnvironment":
-    """Return the request as PEP 3333 describes it."""
+def _environ(scope: Any) -> "WSGIEnvironment":
+    """Return the request as PEP 3333 describes it, but for its body."""
     host, _, port = scope.server.rpartition(":")
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": scope.method,
@@ -145,7 +157,6 @@ def _environ(scope: Any, body: bytes) -> "WSGIEnvironment":
         "REMOTE_ADDR": scope.client.rpartition(":")[0],
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": io.BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
@@ -158,6 +169,5 @@ def _environ(scope: Any, body: bytes) -> "WSGIEnvironment":
             key = f"HTTP_{name.upper().replace('-', '_')}"
             environ[key] = f"{environ[key]},{value}" if key in environ and key != "HTTP_HOST" else value
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
-    environ["CONTENT_LENGTH"] = str(len(body))  # it is here, however it came
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     return environ
