@@ -133,20 +133,19 @@ def lists(_: Effort) -> Iterator[Sample]:
 
 def cold_start(_: Effort) -> Iterator[Sample]:
     """From the start of a function's process to its first answer, and the memory that it has then."""
-    served = dict.fromkeys(LIMITS, (EMPTY, "rsgi"))
-    served |= {s.target: (s.source, s.env.get("GRANIAN_INTERFACE", "rsgi")) for s in manifests.services()}
+    served: dict[str, tuple[Path, dict[str, str]]] = dict.fromkeys(LIMITS, (EMPTY, {}))
+    served |= {service.target: (service.source, service.server) for service in manifests.services()}
     seconds: dict[str, list[float]] = {target: [] for target in served}
     memory = {}
     redis_port = ports.free(HOST)
     with tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder, running.redis_alone(redis_port, Path(folder)):
         for _start in range(STARTS):
-            for target, (source, interface) in served.items():
+            for target, (source, server) in served.items():
                 port = ports.free(HOST)
                 request = port, *_first_request(target)
                 began_at = time.monotonic()
                 name = "empty" if target in LIMITS else target
-                plain = target == "empty"
-                with running.function(name, source, port, redis_port, interface, plain) as process:
+                with running.function(name, source, port, redis_port, target == "empty", **server) as process:
                     running.until(lambda request=request: running.answers(*request) in (200, 202), pause_s=0.002)  # type: ignore[misc]
                     seconds[target].append(time.monotonic() - began_at)
                     memory[target] = sum(map(running.resident, running.family(process)))

@@ -77,7 +77,7 @@ def redis_alone(port: int, folder: Path) -> Iterator[redis.Redis]:
 
 @contextmanager
 def function(
-    target: str, source: Path, port: int, redis_port: int = 0, interface: str = "rsgi", plain: bool = False
+    target: str, source: Path, port: int, redis_port: int = 0, plain: bool = False, **settings: str
 ) -> Iterator[psutil.Process]:
     """Start one function as local mode and the image do, or as functions-framework does. It may not be ready yet."""
     env = {
@@ -85,7 +85,7 @@ def function(
         "FUNCTION_TARGET": target,
         "FUNCTION_SOURCE": str(source),
         "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
-        "GRANIAN_INTERFACE": interface,
+        **settings,
     }
     command = instance.command(FUNCTIONS / "knative_jobs" / "function.py", HOST, port)
     if plain:

@@ -40,6 +40,11 @@ class Service(NamedTuple):
     timeout_s: float
     """How long one request may last, in seconds; 600 is the most that Knative allows."""
 
+    @property
+    def server(self) -> dict[str, str]:
+        """The settings of the server that calls it."""
+        return {name: value for name, value in self.env.items() if name.startswith("GRANIAN_")}
+
 
 class Delivery(NamedTuple):
     """How hard the Broker tries, see https://knative.dev/docs/eventing/event-delivery/."""

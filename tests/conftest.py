@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 http = urllib3.PoolManager(timeout=60, retries=False)
 NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
-INTERFACE = {service.target: service.env.get("GRANIAN_INTERFACE", "rsgi") for service in manifests.services()}
+SERVER = {service.target: service.server for service in manifests.services()}
 REDIS_USER = {service.target: service.env.get("REDIS_USERNAME", "") for service in manifests.services()}
 
 
@@ -151,7 +151,7 @@ class Function:
                     "PYTHONPATH": f"{ROOT / 'functions'}{os.pathsep}{ROOT / 'tests'}",
                     "FUNCTION_TARGET": target,
                     "FUNCTION_SOURCE": f"functions/{target}.py",
-                    "GRANIAN_INTERFACE": INTERFACE.get(target, "rsgi"),
+                    **SERVER.get(target, {}),
                     **settings,
                 },
             )

@@ -208,13 +208,24 @@ class TestEvents:
         assert broker.answered == 33
         assert {headers["ce-subject"] for headers, _ in broker.events} == ids | {last}
 
-    def test_on_sigterm_an_emission_of_the_sweeper_ends_too(self, start: Start, broker: Broker) -> None:
+    @pytest.mark.parametrize("target", ["worker", "sweeper"])
+    def test_on_sigterm_what_a_function_without_a_loop_emits_ends_too(
+        self, start: Start, broker: Broker, target: str
+    ) -> None:
         broker.answers_after_s = 1
-        start("jobs", K_SINK="http://127.0.0.1:9/").ready().request("POST", "/jobs", body=JOB)
-        sweeper = start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0").ready()
-        eventually(lambda: sweeper.request("POST").status == 204 and broker.events)
-        sweeper.process.send_signal(signal.SIGTERM)
-        assert sweeper.process.wait(10) == 0
+        jobs = start("jobs", K_SINK="http://127.0.0.1:9/").ready()
+        first, _ = jobs.request("POST", "/jobs", body=f"[{JOB}, {JOB}]").json()
+        settings = {
+            "K_SINK": broker.url,
+            "SWEEP_SECONDS": "0",
+            "JOB_SECONDS": "0",
+            "WORKER_DRAIN_SECONDS": "0",
+            "JOB_EVENTS": "none",
+        }
+        function = start(target, **settings).ready()
+        eventually(lambda: function.deliver(first["id"]) == 204 and broker.events)
+        function.process.send_signal(signal.SIGTERM)
+        assert function.process.wait(10) == 0
         assert broker.answered == len(broker.events)
 
     def test_the_answer_waits_neither_for_a_slow_broker_nor_for_one_that_is_away(
