@@ -9,11 +9,11 @@ import base64
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import aiohttp
 from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
 from cloudevents.http import from_http
 
+from knative_jobs.client import NoAnswerError
 from local.activator import Post
 from local.manifests import Delivery
 
@@ -99,7 +99,7 @@ def backoff_s(delivery: Delivery, retry: int) -> float:
 async def _send(post: Post, address: str, event: Event) -> Outcome:
     try:
         status, headers, body = await post(address, event.headers, event.body)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (OSError, NoAnswerError, ValueError) as error:
         return Outcome(500, f"dispatch error: {error}".encode(), again=True)
     if status >= 300:
         return Outcome(status, body, again=status >= 500 or status in RETRIED)

@@ -38,7 +38,6 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         processes = Processes(lock)
         stack.push_async_callback(processes.close)
-        client = await stack.enter_async_context(activator.session())
         services = {}
         for service in manifests.services(manifests.BASE, *components):
             if not service.public:
@@ -47,7 +46,7 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
                 env = os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
                 grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
                 services[service.name] = Autoscaler(service, most, processes, env, grace_s)
-        post = activator.posting(services, client)
+        post = activator.posting(services)
         broker = Broker(post, manifests.triggers(manifests.BASE, *components))
         runner = web.ServerRunner(web.Server(broker.receive, access_log=None), shutdown_timeout=1)
         await runner.setup()

@@ -5,9 +5,9 @@ import uuid
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-import aiohttp
 from cronsim import CronSim
 
+from knative_jobs.client import NoAnswerError
 from local.activator import Post
 from local.log import say
 from local.manifests import PingSource
@@ -34,5 +34,5 @@ async def _send_once(source: PingSource, post: Post) -> None:
         answer = await post(source.sink, headers, source.data.encode())
         if answer.status >= 300:
             say(source.name, f"answered {answer.status} to its PingSource: {answer.body.decode(errors='replace')}")
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (OSError, NoAnswerError) as error:
         say(source.name, f"did not answer its PingSource: {error!r}")

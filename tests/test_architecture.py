@@ -23,13 +23,13 @@ ONLY_IMPORTERS = {
     "hiredis": {"scripts"},
     "greenlet": {"waiting"},
     "cloudevents": {"events"},
-    "h11": {"sink"},
+    "h11": {"client"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
 }
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
 BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
-BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs", "endings", "sink"}
+BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs", "endings", "client"}
 
 
 def imports(path: Path) -> set[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from knative_jobs import events, sink
+from knative_jobs import events
 from knative_jobs.settings import Settings
 from local import manifests, supervisor
 from tests.conftest import ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
@@ -237,8 +237,7 @@ class TestAtLeastOnce:
         self, monkeypatch: pytest.MonkeyPatch, broker: Broker
     ) -> None:
         monkeypatch.setattr(events, "HANDED_OVER_SECONDS", 0.3)
-        for module in (events, sink):
-            monkeypatch.setattr(module, "settings", lambda: Settings(k_sink=broker.url))
+        monkeypatch.setattr(events, "settings", lambda: Settings(k_sink=broker.url))
         broker.answers_after_s = 1
         assert events.emit_ended("1", "complete", "2", b"{}").result()
         monkeypatch.setattr(events, "HANDED_OVER_SECONDS", 20)

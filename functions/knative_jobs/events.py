@@ -18,7 +18,7 @@ from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
-from knative_jobs import sink, tracing, waiting
+from knative_jobs import client, tracing, waiting
 from knative_jobs.errors import InvalidError
 from knative_jobs.logs import about
 from knative_jobs.settings import ENDINGS, settings
@@ -111,7 +111,7 @@ def _emit(job_id: str, attempt: int, record: bytes, traceparent: str | None) -> 
 def _emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
     try:
         answer = _send(ENDED[status], job_id, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
-    except sink.NoAnswerError:
+    except client.NoAnswerError:
         return True
     except Exception as error:
         _log.warning(
@@ -139,8 +139,8 @@ def _send(kind: str, job_id: str, event_id: str, record: bytes, answer_s: float,
             attributes["traceparent"] = span.traceparent
         headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
         if token_file := settings().k_sink_token_file:
-            headers["Authorization"] = f"Bearer {Path(token_file).read_text()}"  # read anew: Kubernetes renews it
-        status = waiting.wait_for(sink.post(headers, body, answer_s))
+            headers["Authorization"] = f"Bearer {Path(token_file).read_text().strip()}"  # anew: Kubernetes renews it
+        status = waiting.wait_for(client.post(settings().k_sink, headers, body, answer_s)).status
         if status >= 300:
             span.went_wrong(str(status))
             extra = about(job_id, traceparent=span.traceparent)

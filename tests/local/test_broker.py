@@ -44,14 +44,14 @@ class Sub(NamedTuple):
 @asynccontextmanager
 async def broker(*subscriptions: Sub) -> AsyncIterator[Sender]:
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(activator.session())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
         triggers = []
         for sink, attributes, delivery, dead in subscriptions:
             address = sink if isinstance(sink, str) else await stack.enter_async_context(listening(sink.handle))
             dead_address = await stack.enter_async_context(listening(dead.handle)) if dead else ""
             delivery = delivery._replace(dead_letter_sink=dead_address)
             triggers.append(Trigger("trigger", dict(attributes), address, delivery))
-        url = await stack.enter_async_context(listening(Broker(activator.posting({}, session), triggers).receive))
+        url = await stack.enter_async_context(listening(Broker(activator.posting({}), triggers).receive))
         yield Sender(session, url)
 
 
