@@ -35,6 +35,7 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     passwords = json.loads(os.environ.pop(PASSWORDS))
+    grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         processes = Processes(lock)
         stack.push_async_callback(processes.close)
@@ -44,7 +45,6 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
                 most = max_workers if service.name == "worker" else 1
                 user = service.env.get("REDIS_USERNAME", "")
                 env = os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
-                grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
                 services[service.name] = Autoscaler(service, most, processes, env, grace_s)
         post = activator.posting(services)
         broker = Broker(post, manifests.triggers(manifests.BASE, *components))
@@ -52,13 +52,12 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
-        sources = [
-            asyncio.create_task(pings.send(source, post))
-            for source in manifests.ping_sources(manifests.BASE, *components)
-        ]
-        await stop.wait()
-        for source in sources:
-            source.cancel()
+        sources = manifests.ping_sources(manifests.BASE, *components)
+        async with asyncio.TaskGroup() as sending:  # one that fails ends all of it, and is seen
+            tasks = [sending.create_task(pings.send(source, post)) for source in sources]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
         await asyncio.gather(*(service.close() for service in services.values()))
 
 

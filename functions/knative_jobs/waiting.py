@@ -45,8 +45,9 @@ def start(function: Callable[..., T], *args: Any) -> Future[T]:
 
 def finish(loop: asyncio.AbstractEventLoop) -> None:
     """Let all that was started end, with a loop that is not running any more."""
-    while _started:
-        loop.run_until_complete(asyncio.wait([asyncio.wrap_future(done, loop=loop) for done in _started]))
+    # A copy, for what has a loop of its own ends meanwhile.
+    while open_ := [asyncio.wrap_future(done, loop=loop) for done in tuple(_started)]:
+        loop.run_until_complete(asyncio.wait(open_))
 
 
 def _begin(done: Future[T], function: Callable[..., T], *args: Any) -> None:
