@@ -23,7 +23,7 @@ ONLY_IMPORTERS = {
     "hiredis": {"scripts"},
     "greenlet": {"waiting"},
     "cloudevents": {"events"},
-    "h11": {"client"},
+    "httptools": {"client"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
 }

@@ -95,13 +95,13 @@ class TestMessages:
         assert {b"name: Zo\xc3\xab", b"Content-Length: 5"} < set(headers)
         assert any(header.startswith(b"Host: localhost:") for header in headers)
 
-    @pytest.mark.parametrize("value", ["two\r\nlines", "a\0b"])
+    @pytest.mark.parametrize("value", ["two\r\nlines", "a\0b", "\ud800"])
     def test_with_headers_that_cannot_be_are_not_sent(self, against, value: str) -> None:
         server = Server(TAKEN, TAKEN)
 
         async def exchange(post: Post) -> None:
             await post()
-            with pytest.raises(ValueError, match="Illegal header value"):
+            with pytest.raises(ValueError, match=r"header cannot be sent|surrogates not allowed"):
                 await post(name=value)
             assert (await post()).status == 202
 
@@ -149,8 +149,8 @@ class TestAnswers:
         ("given", "why"),
         [
             (None, "closed the connection"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf", "without sending complete"),
-            (b"220 mail.example ESMTP\r\n\r\n", "illegal status line"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf", "closed the connection"),
+            (b"220 mail.example ESMTP\r\n\r\n", "no HTTP/1.1"),
         ],
     )
     def test_that_are_none_are_an_error(self, against, given: bytes | None, why: str) -> None:

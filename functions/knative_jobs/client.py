@@ -1,22 +1,22 @@
-"""Sending a message over HTTP/1.1, on an event loop, over connections that are kept. The only module that knows h11.
+"""Sending a message over HTTP/1.1, on an event loop, over connections that are kept. The only module that knows
+httptools.
 
 On an idle connection a message is out before its sender does anything else. A client that works in a thread, or has its
 turn on the loop first, adds a good part of a millisecond to the way of each job.
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
-
-if TYPE_CHECKING:
-    from h11 import Response
 
 TAKE_SECONDS = 2
 """How long a server may take to accept a connection, and then to take a message."""
 CLOSED = "the server closed the connection without an answer"
+_ILLEGAL = re.compile(r"[\r\n\0]")
 
 
 class Answer(NamedTuple):
@@ -46,52 +46,49 @@ def post(url: str, headers: Mapping[str, str], body: bytes, answer_s: float) -> 
         ValueError: the headers cannot be sent.
     """
     to = urlsplit(url)
+    message = _message(to, headers, body)
     idle = _idle(asyncio.get_running_loop(), to.scheme, to.netloc)
     connection = idle.pop() if idle else None
     if connection:
-        connection.send(to, headers, body)
-    return _exchange(connection, to, headers, body, answer_s)
+        connection.send(message)
+    return _exchange(connection, to, message, answer_s)
+
+
+def _message(to: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
+    target = (to.path or "/") + (f"?{to.query}" if to.query else "")
+    own = {"Host": to.netloc.rpartition("@")[2], "Content-Length": str(len(body))}
+    lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in (own | {**headers}).items())]
+    if any(map(_ILLEGAL.search, lines)):
+        raise ValueError(f"a header cannot be sent: one of {', '.join(headers)}")
+    return "\r\n".join([*lines, "", ""]).encode(errors="surrogateescape") + body
 
 
 class _Connection(asyncio.Protocol):
-    """A connection, for one message at a time."""
+    """A connection, for one message at a time. Its methods on_... are for the parser of answers to call."""
 
     def __init__(self, idle: "list[_Connection]") -> None:
         """Join these whenever an answer has come and another message may follow."""
-        import h11  # here, so that no cold start waits for it
+        import httptools  # here, so that no cold start waits for it
 
-        self._h11 = h11
-        self._http = h11.Connection(h11.CLIENT)
         self._idle = idle
+        self._parser = httptools.HttpResponseParser(self)
+        self._not_http = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._taken = asyncio.Event()
         self._taken.set()
-        self._head: Response | None = None
-        self._body = bytearray()
         self._answer: asyncio.Future[Answer] | None = None
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._until_eof = False
 
-    def send(self, to: SplitResult, headers: Mapping[str, str], body: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Send a message.
 
         Raises:
             ConnectionResetError: the connection is closed.
-            ValueError: the headers cannot be sent.
         """
         if self._transport.is_closing():
             raise ConnectionResetError(CLOSED)
-        self._head, self._body = None, bytearray()
         self._answer = asyncio.get_running_loop().create_future()
-        own = {"Host": to.netloc.rpartition("@")[2], "Content-Length": str(len(body))}
-        target = (to.path or "/") + (f"?{to.query}" if to.query else "")
-        try:
-            given = [
-                (name.encode(), value.encode(errors="surrogateescape")) for name, value in (own | {**headers}).items()
-            ]
-            request = self._h11.Request(method="POST", target=target, headers=given)
-            events = (request, self._h11.Data(data=body), self._h11.EndOfMessage())
-            message = b"".join(filter(None, map(self._http.send, events)))
-        except (self._h11.LocalProtocolError, UnicodeError) as error:
-            self._transport.abort()
-            raise ValueError(str(error)) from error
         self._transport.write(message)
 
     async def answer(self, answer_s: float) -> Answer:
@@ -120,59 +117,53 @@ class _Connection(asyncio.Protocol):
         self._taken.set()
 
     def data_received(self, data: bytes) -> None:
-        if self in self._idle:  # nobody has asked
-            self._idle.remove(self)
-            self._transport.abort()
-            return
         try:
-            self._http.receive_data(data)
-            self._read()
-        except self._h11.RemoteProtocolError as error:
-            self._fail(str(error))
+            self._parser.feed_data(data)
+        except self._not_http as error:
+            self._end(f"the answer is no HTTP/1.1: {error}")
 
     def eof_received(self) -> None:
-        if self._head:  # it may be the end of the answer
-            self.data_received(b"")
+        if self._until_eof:
+            self.on_message_complete()
+        self._end(CLOSED)
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self in self._idle:
-            self._idle.remove(self)
-        self._fail(CLOSED)
+        self._end(CLOSED)
         self._taken.set()
 
-    def _read(self) -> None:
-        while True:
-            event = self._http.next_event()
-            if isinstance(event, self._h11.Response):
-                self._head = event
-            elif isinstance(event, self._h11.Data):
-                self._body += event.data
-            elif isinstance(event, self._h11.EndOfMessage):
-                return self._finish()
-            elif not isinstance(event, self._h11.InformationalResponse):
-                return None
+    def on_message_begin(self) -> None:
+        self._headers, self._body = {}, bytearray()
+        if self._answer is None or self._answer.done():
+            self._end("nobody has asked")
 
-    def _finish(self) -> None:
-        assert self._head  # noqa: S101
-        headers = {name.decode(): value.decode(errors="surrogateescape") for name, value in self._head.headers}
-        unasked, _ = self._http.trailing_data
-        if self._http.our_state is self._http.their_state is self._h11.DONE and not unasked:
-            self._http.start_next_cycle()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode().lower()] = value.decode(errors="surrogateescape")
+
+    def on_headers_complete(self) -> None:
+        self._until_eof = not {"content-length", "transfer-encoding"} & self._headers.keys()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 or self._answer is None or self._answer.done():
+            return
+        if self._parser.should_keep_alive():
             self._idle.append(self)
         else:
             self._transport.close()
-        if self._answer and not self._answer.done():
-            self._answer.set_result(Answer(self._head.status_code, headers, bytes(self._body)))
+        self._answer.set_result(Answer(status, self._headers, bytes(self._body)))
 
-    def _fail(self, why: str) -> None:
+    def _end(self, why: str) -> None:
+        if self in self._idle:
+            self._idle.remove(self)
         self._transport.abort()
         if self._answer and not self._answer.done():
             self._answer.set_exception(ConnectionResetError(why))
 
 
-async def _exchange(
-    kept: _Connection | None, to: SplitResult, headers: Mapping[str, str], body: bytes, answer_s: float
-) -> Answer:
+async def _exchange(kept: _Connection | None, to: SplitResult, message: bytes, answer_s: float) -> Answer:
     if kept:
         with suppress(ConnectionError):  # the server has closed it while the message was on its way
             return await kept.answer(answer_s)
@@ -183,7 +174,7 @@ async def _exchange(
         _, connection = await loop.create_connection(
             lambda: _Connection(idle), host, to.port or (443 if tls else 80), ssl=tls or None
         )
-    connection.send(to, headers, body)
+    connection.send(message)
     return await connection.answer(answer_s)
 
 
