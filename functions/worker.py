@@ -11,7 +11,7 @@ from knative_jobs import work_launcher
 
 work_launcher.start()  # first, for it takes as long as the imports that follow
 
-from knative_jobs import attempt, events, life, shutdown  # noqa: E402
+from knative_jobs import attempt, cloudevent, events, life, shutdown  # noqa: E402
 from knative_jobs.http import endpoint  # noqa: E402
 
 shutdown.watch()
@@ -22,7 +22,7 @@ work_launcher.ready()
 @endpoint("POST")
 def worker(request: Request) -> Response:
     """Answer 204 once the job is done, or is no job to do."""
-    event = events.read(request.headers, request.get_data())
+    event = cloudevent.read(request.headers, request.get_data()).attributes
     if event["type"] == events.SUBMITTED:
         attempt.work_through(life.parse_id(event.get("subject")))
     return Response(status=204)

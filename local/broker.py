@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from knative_jobs import cloudevent
+from knative_jobs.cloudevent import Event
+from knative_jobs.errors import InvalidError
 from local import delivery, manifests
 from local.activator import Post
 from local.log import say
@@ -30,30 +33,35 @@ class Broker:
         if request.method != "POST":
             return web.Response(status=405, headers={"Allow": "POST"}, text="events are sent with POST\n")
         try:
-            event = delivery.read(request.headers, await request.read())
-        except delivery.NotAnEventError as error:
-            return web.Response(status=400, text=f"this is no CloudEvent: {error}\n")
+            event = cloudevent.read(request.headers, await request.read())
+        except InvalidError as error:
+            return web.Response(status=400, text=f"{error}\n")
         self._ingest(event)
         await asyncio.sleep(0)  # the deliveries go first; nobody waits for the answer
         return web.Response(status=202)
 
-    def _ingest(self, event: delivery.Event) -> None:
+    def _ingest(self, event: Event) -> None:
         for trigger, slots in self._triggers:
-            if event.matches(trigger.attributes):
+            if _matches(event, trigger):
                 task = asyncio.create_task(self._deliver(trigger, slots, event))
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)
 
-    async def _deliver(self, trigger: manifests.Trigger, slots: asyncio.Semaphore, event: delivery.Event) -> None:
+    async def _deliver(self, trigger: manifests.Trigger, slots: asyncio.Semaphore, event: Event) -> None:
         to, how = trigger.subscriber, trigger.delivery
         outcome = await delivery.deliver(self._post, to, event, how, slots)
         if outcome.reply:
             self._ingest(outcome.reply)
         if outcome.delivered:
             return
-        say("broker", f"event {event.headers['ce-id']!r} was not delivered to {to}: {outcome.status}")
+        say("broker", f"event {event.attributes['id']!r} was not delivered to {to}: {outcome.status}")
         if how.dead_letter_sink:
-            dead = event.dead(to, outcome)
+            dead = delivery.dead_letter(event, to, outcome)
             outcome = await delivery.deliver(self._post, how.dead_letter_sink, dead, how, slots)
             if not outcome.delivered:
                 say("broker", f"nor was its dead letter, to {how.dead_letter_sink}: {outcome.status}")
+
+
+def _matches(event: Event, trigger: manifests.Trigger) -> bool:
+    """Tell whether the event has all attributes that the Trigger asks for. An empty value matches anything."""
+    return all(not value or event.attributes.get(name) == value for name, value in trigger.attributes.items())

@@ -6,42 +6,18 @@ https://github.com/knative/eventing/blob/main/docs/spec/data-plane.md and pkg/kn
 
 import asyncio
 import base64
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from cloudevents.conversion import to_binary
-from cloudevents.exceptions import GenericException
-from cloudevents.http import from_http
-
+from knative_jobs import cloudevent
 from knative_jobs.client import NoAnswerError
+from knative_jobs.cloudevent import Event
+from knative_jobs.errors import InvalidError
 from local.activator import Post
 from local.manifests import Delivery
 
 RETRIED = {404, 408, 409, 429}
-REQUIRED = ("ce-specversion", "ce-id", "ce-source", "ce-type")
 MAX_ERROR_DATA = 1024
 NO_EVENT = b"The response MUST be either empty or a valid CloudEvent"
-
-
-class NotAnEventError(Exception):
-    """This is no CloudEvent; the message says why."""
-
-
-class Event(NamedTuple):
-    """A CloudEvent in HTTP binary mode: the attributes are headers, the data is the body."""
-
-    headers: dict[str, str]
-    body: bytes
-
-    def matches(self, attributes: Mapping[str, str]) -> bool:
-        """Tell whether the event has all of these attributes. An empty value matches anything."""
-        return all(not value or self.headers.get(f"ce-{name}") == value for name, value in attributes.items())
-
-    def dead(self, address: str, outcome: "Outcome") -> "Event":
-        """Return the event as its dead letter, which says where the delivery failed and how."""
-        data = base64.b64encode(outcome.body).decode()[:MAX_ERROR_DATA]
-        error = {"dest": address, "code": str(outcome.status), "data": data}
-        return Event(self.headers | {f"ce-knativeerror{name}": value for name, value in error.items()}, self.body)
 
 
 class Outcome(NamedTuple):
@@ -52,23 +28,6 @@ class Outcome(NamedTuple):
     delivered: bool = False
     again: bool = False
     reply: Event | None = None
-
-
-def read(headers: Mapping[str, str], body: bytes) -> Event:
-    """Return the event that came over HTTP, in binary or structured mode.
-
-    Raises:
-        NotAnEventError: it is none.
-    """
-    lowered = {name.lower(): value for name, value in headers.items()}
-    if lowered.get("content-type", "").startswith("application/cloudevents+json"):
-        try:
-            lowered, body = to_binary(from_http(lowered, body))
-        except (GenericException, ValueError, TypeError) as error:
-            raise NotAnEventError(str(error)) from error
-    if missing := [name for name in REQUIRED if not lowered.get(name)]:
-        raise NotAnEventError(f"{', '.join(missing)} missing")
-    return Event({n: v for n, v in lowered.items() if n.startswith("ce-") or n == "content-type"}, body)
 
 
 async def deliver(post: Post, address: str, event: Event, delivery: Delivery, slots: asyncio.Semaphore) -> Outcome:
@@ -91,6 +50,13 @@ async def deliver(post: Post, address: str, event: Event, delivery: Delivery, sl
     return outcome
 
 
+def dead_letter(event: Event, address: str, outcome: Outcome) -> Event:
+    """Return the event as its dead letter, which says where the delivery failed and how."""
+    data = base64.b64encode(outcome.body).decode()[:MAX_ERROR_DATA]
+    error = {"dest": address, "code": str(outcome.status), "data": data}
+    return Event({**event.attributes, **{f"knativeerror{name}": value for name, value in error.items()}}, event.data)
+
+
 def backoff_s(delivery: Delivery, retry: int) -> float:
     """Return the seconds to wait before a retry, the first of which is 0."""
     return delivery.backoff_delay_s * (retry if delivery.backoff_policy == "linear" else 2**retry)
@@ -98,12 +64,12 @@ def backoff_s(delivery: Delivery, retry: int) -> float:
 
 async def _send(post: Post, address: str, event: Event) -> Outcome:
     try:
-        status, headers, body = await post(address, event.headers, event.body)
+        status, headers, body = await post(address, event.headers(), event.data)
     except (OSError, NoAnswerError, ValueError) as error:
         return Outcome(500, f"dispatch error: {error}".encode(), again=True)
     if status >= 300:
         return Outcome(status, body, again=status >= 500 or status in RETRIED)
     try:
-        return Outcome(status, delivered=True, reply=read(headers, body))
-    except NotAnEventError:
+        return Outcome(status, delivered=True, reply=cloudevent.read(headers, body))
+    except InvalidError:
         return Outcome(502, NO_EVENT, again=True) if body else Outcome(status, delivered=True)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from knative_jobs.client import NoAnswerError
+from knative_jobs.cloudevent import Event
 from local.activator import Post
 from local.log import say
 from local.manifests import PingSource
@@ -23,15 +24,16 @@ async def send(source: PingSource, post: Post) -> None:
 
 
 async def _send_once(source: PingSource, post: Post) -> None:
-    headers = {
-        "ce-specversion": "1.0",
-        "ce-type": "dev.knative.sources.ping",
-        "ce-source": f"/apis/v1/namespaces/default/pingsources/{source.name}",
-        "ce-id": str(uuid.uuid4()),
-        "content-type": source.content_type,
+    attributes = {
+        "specversion": "1.0",
+        "type": "dev.knative.sources.ping",
+        "source": f"/apis/v1/namespaces/default/pingsources/{source.name}",
+        "id": str(uuid.uuid4()),
+        "datacontenttype": source.content_type,
     }
+    event = Event(attributes, source.data.encode())
     try:
-        answer = await post(source.sink, headers, source.data.encode())
+        answer = await post(source.sink, event.headers(), event.data)
         if answer.status >= 300:
             say(source.name, f"answered {answer.status} to its PingSource: {answer.body.decode(errors='replace')}")
     except (OSError, NoAnswerError) as error:

@@ -22,13 +22,13 @@ ONLY_IMPORTERS = {
     "redis": {"scripts"},
     "hiredis": {"scripts"},
     "greenlet": {"waiting"},
-    "cloudevents": {"events"},
+    "cloudevents": {"cloudevent"},
     "httptools": {"client"},
     "opentelemetry": {"tracing"},
     "prometheus_client": {"metrics"},
 }
 # Lower may not import higher: handlers -> what answers and what a job's life is -> the store -> settings and errors.
-BELOW_HTTP = {"store", "events", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
+BELOW_HTTP = {"store", "events", "cloudevent", "life", "attempt", "sweep", "submission", "dead_letters", "work", "auth"}
 BELOW_HTTP |= {"settings", "errors", "scripts", "changes", "follow", "waiting", "tracing", "logs", "endings", "client"}
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from knative_jobs import events, life, store, tracing
+from knative_jobs import cloudevent, events, life, store, tracing
 from knative_jobs.logs import about
 from knative_jobs.settings import settings
 
@@ -20,7 +20,7 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
         InvalidError: it is no CloudEvent, or names no job.
         UnavailableError: Redis is away, or takes no writes.
     """
-    event = events.read(headers, body)
+    event = cloudevent.read(headers, body).attributes
     if event["type"] != events.SUBMITTED:
         return
     job_id = life.parse_id(event.get("subject"))

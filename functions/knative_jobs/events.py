@@ -1,4 +1,4 @@
-"""Job events, as CloudEvents 1.0 over HTTP. The only module that knows the cloudevents SDK.
+"""Job events, and their emission to a Broker.
 
 A Broker may answer only after every subscriber has finished, so an event is emitted off the request's path, and its
 answer says nothing about the job: what no event brought to a worker, the sweeper announces again. Of the event of a job
@@ -10,16 +10,12 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cloudevents.conversion import to_binary
-from cloudevents.exceptions import GenericException
-from cloudevents.http import CloudEvent, from_http
-
-from knative_jobs import client, tracing, waiting
-from knative_jobs.errors import InvalidError
+from knative_jobs import client, cloudevent, tracing, waiting
 from knative_jobs.logs import about
 from knative_jobs.settings import ENDINGS, settings
 
@@ -45,20 +41,6 @@ _slots = threading.BoundedSemaphore(MAX_OPEN)
 _waiting: deque[tuple[str, int, bytes, str | None]] = deque(maxlen=MAX_OPEN)
 """The newest that are to be emitted. The events that are open may all be of jobs that somebody has taken, and then no
 worker comes: without one of its own, a job would have to wait for the sweeper."""
-
-
-def read(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
-    """Return the attributes of an event, in binary or in structured mode.
-
-    Raises:
-        InvalidError: it is no CloudEvent.
-    """
-    try:
-        event = from_http(dict(headers), body, data_unmarshaller=lambda data: data)
-    except (GenericException, ValueError, TypeError) as error:
-        raise InvalidError(f"This is no CloudEvent: {error}") from error
-    attributes: Mapping[str, str] = event.get_attributes()
-    return attributes
 
 
 def emit_submitted(jobs: Iterable[tuple[str, int, bytes]], queue: int = 0, traceparent: str | None = None) -> None:
@@ -128,19 +110,21 @@ def _send(kind: str, job_id: str, event_id: str, record: bytes, answer_s: float,
     about_it = {"job.id": job_id, "messaging.message.id": event_id}
     with tracing.span(f"send {kind}", "PRODUCER", traceparent, _SENDS | about_it) as span:
         attributes = {
+            "specversion": "1.0",
             "type": kind,
             "source": SOURCE,
             "subject": job_id,
             "id": event_id,
+            "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
         }
         if span.traceparent:
             # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
             attributes["traceparent"] = span.traceparent
-        headers, body = to_binary(CloudEvent(attributes, record), data_marshaller=lambda data: data)
+        headers = cloudevent.Event(attributes, record).headers()
         if token_file := settings().k_sink_token_file:
             headers["Authorization"] = f"Bearer {Path(token_file).read_text().strip()}"  # anew: Kubernetes renews it
-        status = waiting.wait_for(client.post(settings().k_sink, headers, body, answer_s)).status
+        status = waiting.wait_for(client.post(settings().k_sink, headers, record, answer_s)).status
         if status >= 300:
             span.went_wrong(str(status))
             extra = about(job_id, traceparent=span.traceparent)

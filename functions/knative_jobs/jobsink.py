@@ -7,7 +7,7 @@ https://knative.dev/docs/eventing/sinks/job-sink/
 import sys
 from pathlib import Path
 
-from knative_jobs import attempt, endings, events, life, logs, shutdown, work_launcher
+from knative_jobs import attempt, cloudevent, endings, events, life, logs, shutdown, work_launcher
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
 
@@ -17,7 +17,7 @@ def main() -> None:
     logs.configure()
     shutdown.watch()
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
-    event = events.read({"content-type": "application/cloudevents+json"}, path.read_bytes())
+    event = cloudevent.read({"content-type": "application/cloudevents+json"}, path.read_bytes()).attributes
     if event["type"] == events.SUBMITTED:
         work_launcher.ready()
         attempt.work_on(life.parse_id(event.get("subject")))
