@@ -1,6 +1,7 @@
 """How a message gets to a server and its answer back, and over which connections."""
 
 import asyncio
+import gc
 import shutil
 import ssl
 import subprocess
@@ -173,7 +174,7 @@ class TestAnswers:
         assert (len(server.messages), server.connections) == (3, 2), "the next may not get the answer to this one"
 
     def test_a_server_that_does_not_read_does_not_have_the_message(
-        self, against, monkeypatch: pytest.MonkeyPatch
+        self, against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(client, "TAKE_SECONDS", 0.2)
 
@@ -186,6 +187,8 @@ class TestAnswers:
                 await post(bytes(50_000_000), answer_s=0.1)
 
         against(Deaf(), exchange)
+        gc.collect()
+        assert not caplog.records, "an answer that nobody waits for is nobody's"
 
 
 class TestConnections:

@@ -81,15 +81,12 @@ class _Connection(asyncio.Protocol):
         self._until_eof = False
 
     def send(self, message: bytes) -> None:
-        """Send a message.
-
-        Raises:
-            ConnectionResetError: the connection is closed.
-        """
-        if self._transport.is_closing():
-            raise ConnectionResetError(CLOSED)
+        """Send a message. If it cannot be, that is its answer."""
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(message)
+        if self._transport.is_closing():
+            self._end(CLOSED)
+        else:
+            self._transport.write(message)
 
     async def answer(self, answer_s: float) -> Answer:
         """Wait for the answer to what was sent. For what it raises see `post`."""
@@ -103,6 +100,7 @@ class _Connection(asyncio.Protocol):
             except TimeoutError as error:
                 raise NoAnswerError(f"there was no answer within {answer_s:g} s") from error
         except BaseException:
+            self._answer.cancel()
             self._transport.abort()
             raise
 
