@@ -1,19 +1,26 @@
 """Every public function in one process: one application, `app`, that goes by the path."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
+from http import HTTPStatus
 
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.http import Handler, no_such_route
+from knative_jobs.http import Handler, no_such_route, problem
 from knative_jobs.logs import Plain
 from knative_jobs.rsgi import Application
+from knative_jobs.settings import settings
 from local import manifests
 from local.log import MARK
 
+_HERE = re.compile(r"((([a-z0-9-]+\.)*localhost|[0-9.]+|\[[0-9a-f:.]+\])(:[0-9]+)?)?", re.IGNORECASE)
+"""A host that is this machine, whatever a name server says. Any other may be the name of a page of the web that was
+made to point here when the page was loaded (DNS rebinding): a browser takes both for one site.
+"""
 _serving = ContextVar("serving", default="endpoints")
 """The name of the function that this request is for."""
 
@@ -39,7 +46,11 @@ def load(services: Iterable[manifests.Service]) -> dict[str, tuple[str, Handler]
 
 
 def by_path(request: Request) -> Response:
-    """Let the function that has the path answer."""
+    """Let the function that has the path answer. Where no token is asked for, that is for this machine alone."""
+    host = request.headers.get("Host", "")
+    if not _HERE.fullmatch(host) and not settings().api_tokens:
+        detail = f"This answers to localhost. To have it answer to {host[:200]!r} too, set API_TOKENS."
+        return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
     found = _handlers.get(request.path) or _handlers.get(request.path.rstrip("/"))
     if not found:
         return no_such_route(request.path, _handlers)

@@ -2,7 +2,9 @@
 
 import json
 import re
+from pathlib import Path
 
+from knative_jobs.rsgi import MAX_IN_MEMORY
 from tests.conftest import Redis, Start
 
 JOB = {"start": "1", "end": "2"}
@@ -29,6 +31,20 @@ def test_an_empty_list_is_an_empty_array(endpoint: Start, store: Redis) -> None:
 def test_a_whole_list_is_read_in_pieces_and_has_every_job_once(endpoint: Start, store: Redis) -> None:
     submitted = submit(endpoint, 1000) + submit(endpoint, 501)
     assert ids(endpoint, "incomplete_jobs") == submitted
+
+
+def test_a_list_too_long_for_memory_comes_whole_and_leaves_nothing_behind(
+    endpoint: Start, start: Start, store: Redis, tmp_path: Path
+) -> None:
+    batch = [{"start": "x" * 4096, "end": n} for n in range(400)]
+    endpoint("jobs").request("POST", "/jobs", body=json.dumps(batch[:200]))
+    endpoint("jobs").request("POST", "/jobs", body=json.dumps(batch[200:]))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    answer = start("incomplete_jobs", TMPDIR=str(temporary)).ready().request("GET", "/incomplete_jobs")
+    assert len(answer.data) > MAX_IN_MEMORY
+    assert [job["end"] for job in answer.json()] == list(range(400))
+    assert not list(temporary.iterdir())
 
 
 def test_pages_follow_their_links(endpoint: Start, store: Redis) -> None:

@@ -8,7 +8,6 @@ https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 import asyncio
 import io
 import itertools
-import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -31,7 +30,7 @@ THREADS = 4
 MAX_IN_MEMORY = 1024 * 1024
 """So many bytes of a body without a length are held; a longer one goes over a file."""
 OPENED_SECONDS = 10
-"""By then the server has opened that file, and its name can go."""
+"""By then the server has opened that file."""
 
 
 Respond = Callable[[Request], Response]
@@ -108,10 +107,11 @@ def _beginning(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
 
 def _file_of(chunks: Iterable[bytes]) -> str:
     """Return a file with what is long. The server sends that as fast as the client takes it; a stream it would keep."""
-    with tempfile.NamedTemporaryFile(delete=False) as file:
-        file.writelines(chunks)
-    asyncio.get_running_loop().call_later(OPENED_SECONDS, os.unlink, file.name)
-    return file.name
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it has no name, so nothing of it stays whenever this process ends
+    file.writelines(chunks)
+    file.seek(0)
+    asyncio.get_running_loop().call_later(OPENED_SECONDS, file.close)
+    return f"/dev/fd/{file.fileno()}"
 
 
 def _body(scope: Any, protocol: Any) -> Awaitable[bytes]:

@@ -1,10 +1,12 @@
 """The whole platform as one command: what it keeps up, what it survives, how it ends."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -49,6 +51,27 @@ def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
     for hidden in ("worker", "sweeper", "dead_letter"):
         assert http.request("POST", f"{platform.url}/{hidden}").status == 404
     assert platform.get("/completed_jobs/").status == 200
+
+
+def test_a_name_that_may_belong_to_a_page_of_the_web_gets_nothing(platform: Platform) -> None:
+    def ask(host: str) -> Any:
+        return http.request("GET", f"{platform.url}/completed_jobs", headers={"Host": f"{host}:{platform.port}"})
+
+    for host in ("localhost", "LOCALHOST", "jobs.localhost", "127.0.0.1", "[::1]"):
+        assert ask(host).status == 200
+    for host in ("evil.example", "evil.example.", "localhost.evil.example", "evil-localhost", "127.0.0.1.evil.example"):
+        assert ask(host).status == 421
+        assert "API_TOKENS" in ask(host).json()["detail"]
+
+
+def test_where_tokens_are_asked_for_it_answers_to_any_name(tmp_path: Path) -> None:
+    platform = Platform(tmp_path, API_TOKENS=f"alice:read:{hashlib.sha256(b'secret').hexdigest()}")
+    platform.start()
+    host = {"Host": "jobs.example"}
+    assert http.request("GET", f"{platform.url}/completed_jobs", headers=host).status == 401
+    host["Authorization"] = "Bearer secret"
+    assert http.request("GET", f"{platform.url}/completed_jobs", headers=host).status == 200
+    assert platform.stop() == 0
 
 
 def test_what_dies_is_started_again_at_the_same_address(platform: Platform) -> None:
