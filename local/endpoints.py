@@ -17,9 +17,10 @@ from knative_jobs.settings import settings
 from local import manifests
 from local.log import MARK
 
-_HERE = re.compile(r"((([a-z0-9-]+\.)*localhost|[0-9.]+|\[[0-9a-f:.]+\])(:[0-9]+)?)?", re.IGNORECASE)
-"""A host that is this machine, whatever a name server says. Any other may be the name of a page of the web that was
-made to point here when the page was loaded (DNS rebinding): a browser takes both for one site.
+_HERE = re.compile(r"((([a-z0-9-]+\.)*(localhost|internal)|[0-9.]+|\[[0-9a-f:.]+\])(:[0-9]+)?)?", re.IGNORECASE)
+"""A host that no page of the web can have: an address, or a name like `localhost` and `host.docker.internal`. Any
+other may be the name of a page, made to point here once that was loaded (DNS rebinding): a browser takes both for one
+site.
 """
 _serving = ContextVar("serving", default="endpoints")
 """The name of the function that this request is for."""

@@ -57,7 +57,7 @@ def test_a_name_that_may_belong_to_a_page_of_the_web_gets_nothing(platform: Plat
     def ask(host: str) -> Any:
         return http.request("GET", f"{platform.url}/completed_jobs", headers={"Host": f"{host}:{platform.port}"})
 
-    for host in ("localhost", "LOCALHOST", "jobs.localhost", "127.0.0.1", "[::1]"):
+    for host in ("localhost", "LOCALHOST", "jobs.localhost", "host.docker.internal", "127.0.0.1", "[::1]"):
         assert ask(host).status == 200
     for host in ("evil.example", "evil.example.", "localhost.evil.example", "evil-localhost", "127.0.0.1.evil.example"):
         assert ask(host).status == 421
