@@ -20,7 +20,7 @@ from tests.test_security import READER, TOKENS
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 QUIET += " --disable-component-update --disable-sync"
-DOMAIN = "knative-jobs.test"
+DOMAIN = "knative-jobs.internal"
 """Where each Service has a host of its own; the browser takes all of them for this machine."""
 REPORT_VIOLATIONS = """
 document.addEventListener('securitypolicyviolation', (e) => console.error(`${e.violatedDirective} ${e.blockedURI}`))
