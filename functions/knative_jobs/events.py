@@ -5,7 +5,6 @@ answer says nothing about the job: what no event brought to a worker, the sweepe
 that has ended it says whether the Broker has it.
 """
 
-import itertools
 import json
 import logging
 import threading
@@ -24,9 +23,7 @@ ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.item
 """The type of the event of a job that has ended, by its status."""
 SOURCE = "/jobs"
 MAX_OPEN = 32
-"""The most emissions that a process has open, and the most that wait for one of them to end. It is also how many due
-jobs have an event out: one that joins a longer queue needs none, for the workers that come for the jobs before it go on
-until nothing is due."""
+"""The most emissions that a process has open, and the most that wait for one of them to end."""
 ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
 HANDED_OVER_SECONDS = 30
@@ -43,17 +40,26 @@ _waiting: deque[tuple[str, int, bytes, str | None]] = deque(maxlen=MAX_OPEN)
 worker comes: without one of its own, a job would have to wait for the sweeper."""
 
 
-def emit_submitted(jobs: Iterable[tuple[str, int, bytes]], queue: int = 0, traceparent: str | None = None) -> None:
+def needs_event(queue: int) -> bool:
+    """Return whether a job needs an event when so many are due before it.
+
+    In a long queue few do, for the workers that come for the jobs before it go on until nothing is due. What doubles
+    the queue has one, and so another worker joins: of jobs that take a millisecond, those that are there have taken
+    the first ones before another comes for them.
+    """
+    return queue < MAX_OPEN or queue.bit_count() == 1
+
+
+def emit_submitted(jobs: Iterable[tuple[str, int, bytes]], traceparent: str | None = None) -> None:
     """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
 
     Args:
         jobs: what to announce.
-        queue: how many jobs are due before these; what comes after the first MAX_OPEN of all is not announced.
         traceparent: of the request that submitted all of them. None: the records say it.
     """
     if not settings().k_sink:
         return
-    for job in itertools.islice(jobs, max(0, MAX_OPEN - queue)):
+    for job in jobs:
         _waiting.append((*job, traceparent))
         if _slots.acquire(blocking=False):
             waiting.start(_emit_waiting)

@@ -80,7 +80,8 @@ def retry(job_id: str | None) -> bytes:
     if before not in ("failed", "cancelled"):
         raise ConflictError(f"The job is {before}; only one that is failed or cancelled can be tried again.")
     found = record(job_id)
-    events.emit_submitted([(parse_id(job_id), attempts + 1, found)], queue=due - 1)
+    if events.needs_event(due - 1):
+        events.emit_submitted([(parse_id(job_id), attempts + 1, found)])
     return found
 
 

@@ -88,8 +88,9 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     word, *rest = store.submit(fields, *known, submitted_by, traceparent)
     match word:
         case "submitted":
-            new = ((job.id, 1, job.json().encode()) for job in jobs)
-            events.emit_submitted(new, queue=int(rest[0]) - len(jobs), traceparent=traceparent)
+            queue = enumerate(jobs, int(rest[0]) - len(jobs))
+            announced = ((job.id, 1, job.json().encode()) for before, job in queue if events.needs_event(before))
+            events.emit_submitted(announced, traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)

@@ -1,10 +1,12 @@
 """The whole platform as one command: what it keeps up, what it survives, how it ends."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,17 @@ def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: 
     fields = ("id", "start", "end", "status", "worker-ip")
     assert [record[field] for field in fields] == [job_id, "1", "2", "complete", "127.0.0.1"]
     assert f"worker | INFO job {job_id} attempt 1: complete" in said
+
+
+def test_workers_share_a_long_queue_of_jobs_that_take_no_time(tmp_path: Path) -> None:
+    platform = Platform(tmp_path, JOB_SECONDS="0")
+    platform.start()
+    batch = json.dumps([{"start": 1, "end": 2}] * 1000)
+    assert http.request("POST", f"{platform.url}/jobs", body=batch).status == 202
+    eventually(lambda: len(platform.get("/completed_jobs").json()) == 1000)
+    done_by = Counter(job["worker-ip"] for job in platform.get("/completed_jobs").json())
+    assert min(done_by["127.0.0.1"], done_by["127.0.0.2"]) > 50, done_by
+    assert platform.stop() == 0
 
 
 def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
