@@ -12,12 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs import endings, store, tracing, work_launcher
+from knative_jobs import endings, store, sweep, tracing, work_launcher
 from knative_jobs.errors import UnavailableError
 from knative_jobs.logs import about
 from knative_jobs.settings import settings
 from knative_jobs.shutdown import stopping
-from knative_jobs.sweep import announce_overdue
 
 MAX_BACKOFF_SECONDS = 3600
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
@@ -42,8 +41,8 @@ class _Outcome(NamedTuple):
 def work_through(job_id: str) -> None:
     """Do the named job, then go on with whatever is due, for as long as WORKER_DRAIN_SECONDS.
 
-    Where the named job is somebody else's, there is nothing to do here. Where jobs are still due at the end, the next
-    one is announced, so that they need not wait for the sweeper.
+    Where the named job is somebody else's, there is nothing to do here. Where jobs are still due at the end, some are
+    announced, so that they need not wait for the sweeper.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded; or this worker is being stopped.
@@ -62,7 +61,7 @@ def work_through(job_id: str) -> None:
             if settings().job_events:
                 endings.announce_soon()
             if not more:
-                announce_overdue(for_s=0, most=1)
+                sweep.hand_over()
 
 
 def work_on(job_id: str) -> None:

@@ -7,6 +7,7 @@ nobody has, and removes those whose retention is over.
 import json
 import logging
 import time
+from collections.abc import Iterable
 
 from knative_jobs import endings, events, store
 from knative_jobs.errors import UnavailableError
@@ -58,18 +59,22 @@ def sweep_once() -> int:
     endings.announce_soon()
     if removed := store.purge():
         _log.info("%s jobs removed, their retention is over", removed)
-    return announce_overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
+    open_jobs, overdue = store.overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
+    _announce(overdue)
+    return open_jobs
 
 
-def announce_overdue(for_s: float, most: int) -> int:
-    """Announce the jobs that have been due for longer than `for_s` seconds.
+def hand_over() -> None:
+    """Announce jobs that are due, for a worker that stops: the first, and one that is further back.
 
-    Returns:
-        How many jobs wait, run, or have ended and are to be announced.
+    The first may be taken by a worker that goes on, before its event has brought another.
 
     Raises:
         UnavailableError: Redis is away.
     """
-    open_jobs, found = store.overdue(for_s, most)
-    events.emit_submitted((job.id, job.attempts + 1, job.record) for job in found)
-    return open_jobs
+    _, due = store.overdue(0, events.MAX_OPEN)
+    _announce(due[:1] + due[1:][-1:])
+
+
+def _announce(jobs: Iterable[store.Overdue]) -> None:
+    events.emit_submitted((job.id, job.attempts + 1, job.record) for job in jobs)
