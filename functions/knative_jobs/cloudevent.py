@@ -1,7 +1,7 @@
 """CloudEvents over HTTP. The only module that knows the cloudevents SDK.
 
 In binary mode, which ours have, each attribute is a header and the data is the body. That is read and written here:
-by the SDK a job would take 0.2 ms longer, which is a fifteenth of all. Structured mode is for the SDK to read.
+by the SDK a job would take 0.2 ms longer. Structured mode is for the SDK to read.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 """
 
