@@ -49,4 +49,4 @@ def read(headers: Mapping[str, str], body: bytes) -> Event:
         attributes["datacontenttype"] = content_type
     if missing := [name for name in _REQUIRED if not attributes.get(name)]:
         raise InvalidError(f"This is no CloudEvent: {', '.join(missing)} missing")
-    return Event(attributes, body)
+    return Event(attributes, body or b"")  # the SDK has None for no data
