@@ -364,17 +364,17 @@ class TestOneMachine:
         )
         assert not any(password in written for password in passwords)
 
-    def test_tokens_work_there_too(self, tmp_path: Path) -> None:
-        platform = Platform(tmp_path, JOB_SECONDS="0", API_TOKENS=TOKENS)
-        platform.start()
-        try:
+    def test_tokens_work_there_too_under_any_name(self, tmp_path: Path) -> None:
+        with Platform(tmp_path, JOB_SECONDS="0", API_TOKENS=TOKENS) as platform:
             assert platform.get("/incomplete_jobs").status == 401
             url = f"{platform.url}/jobs"
             job_id = http.request("POST", url, body=JOB, headers=bearer(WRITER)).json()["id"]
             path = f"{platform.url}/jobs_status?job_id={job_id}"
             eventually(lambda: http.request("GET", path, headers=bearer(READER)).json()["status"] == "complete")
-        finally:
-            platform.stop()
+            name = {"Host": "jobs.example"}
+            assert http.request("GET", path, headers=name).status == 401
+            assert http.request("GET", path, headers=name | bearer(READER)).status == 200
+            assert platform.stop() == 0
 
 
 class TestTls:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -84,6 +84,13 @@ class Platform:
         self.port = ports.free()
         self.url = f"http://127.0.0.1:{self.port}"
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self) -> None:
         said = self.said().count("Ready on")
         with self.log.open("a") as log:
@@ -131,7 +138,5 @@ class Platform:
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    platform = Platform(tmp_path, JOB_SECONDS="0")
-    platform.start()
-    yield platform
-    platform.stop()
+    with Platform(tmp_path, JOB_SECONDS="0") as platform:
+        yield platform
