@@ -101,7 +101,7 @@ def work_process(worker: psutil.Process) -> psutil.Process | None:
     """Return the process that does the work of this worker."""
     with suppress(psutil.Error):
         for child in worker.children(recursive=True):
-            if "knative_jobs.work_process" in child.cmdline():
+            if "knative_jobs.work.process" in child.cmdline():
                 return child
     return None
 

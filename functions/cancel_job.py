@@ -3,13 +3,13 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import life
-from knative_jobs.http import answer, endpoint
+from knative_jobs.jobs import lifecycle
+from knative_jobs.web.endpoint import answer, endpoint
 
 
 @functions_framework.http
 @endpoint("POST", "/cancel_job")
 def cancel_job(request: Request) -> Response:
     """Answer with the record: 200 when the job is cancelled, 202 when its worker has been asked to stop."""
-    cancelled, record = life.cancel(request.args.get("job_id"))
+    cancelled, record = lifecycle.cancel(request.args.get("job_id"))
     return answer(record, 200 if cancelled else 202)

@@ -3,9 +3,9 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import overview, pages
-from knative_jobs.http import answer, endpoint
-from knative_jobs.lists import answer_newest
+from knative_jobs.web import overview, pages
+from knative_jobs.web.endpoint import answer, endpoint
+from knative_jobs.web.lists import answer_newest
 
 
 @functions_framework.http

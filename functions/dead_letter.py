@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import dead_letters
-from knative_jobs.http import endpoint
+from knative_jobs.jobs import dead_letters
+from knative_jobs.web.endpoint import endpoint
 
 
 @functions_framework.http

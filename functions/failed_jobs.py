@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.http import endpoint
-from knative_jobs.lists import answer_list
+from knative_jobs.web.endpoint import endpoint
+from knative_jobs.web.lists import answer_list
 
 
 @functions_framework.http

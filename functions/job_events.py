@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.event_stream import answer_events
-from knative_jobs.http import endpoint
+from knative_jobs.web.endpoint import endpoint
+from knative_jobs.web.event_stream import answer_events
 
 
 @functions_framework.http

@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import submission
-from knative_jobs.http import RETRY_AFTER_SECONDS, answer, endpoint
+from knative_jobs.jobs import submission
+from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
 
 
 @functions_framework.http

@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import follow
-from knative_jobs.http import answer, endpoint
+from knative_jobs.jobs import follow
+from knative_jobs.web.endpoint import answer, endpoint
 
 
 @functions_framework.http

@@ -3,8 +3,8 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.http import endpoint
-from knative_jobs.metrics import exposition
+from knative_jobs.web.endpoint import endpoint
+from knative_jobs.web.metrics import exposition
 
 
 @functions_framework.http

@@ -5,10 +5,10 @@ from importlib.resources import files
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import pages
-from knative_jobs.http import answer, endpoint
+from knative_jobs.web import pages
+from knative_jobs.web.endpoint import answer, endpoint
 
-DOCUMENT = files("knative_jobs").joinpath("openapi.json").read_bytes().rstrip()
+DOCUMENT = files("knative_jobs.web").joinpath("openapi.json").read_bytes().rstrip()
 
 
 @functions_framework.http

@@ -3,14 +3,14 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import life
-from knative_jobs.http import RETRY_AFTER_SECONDS, answer, endpoint
+from knative_jobs.jobs import lifecycle
+from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
 
 
 @functions_framework.http
 @endpoint("POST", "/retry_job")
 def retry_job(request: Request) -> Response:
     """Answer 202 with the record."""
-    record = life.retry(request.args.get("job_id"))
+    record = lifecycle.retry(request.args.get("job_id"))
     location = f"/jobs_status?job_id={request.args['job_id']}"
     return answer(record, 202, {"Location": location, "Retry-After": RETRY_AFTER_SECONDS})

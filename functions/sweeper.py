@@ -3,9 +3,9 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import shutdown
-from knative_jobs.http import endpoint
-from knative_jobs.sweep import sweep
+from knative_jobs.jobs.sweep import sweep
+from knative_jobs.runtime import shutdown
+from knative_jobs.web.endpoint import endpoint
 
 shutdown.watch()
 

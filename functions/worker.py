@@ -7,15 +7,17 @@ the work is in the job's record and no failure of the delivery: 5xx only says th
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs import work_launcher
+from knative_jobs.work import launcher
 
-work_launcher.start()  # first, for it takes as long as the imports that follow
+launcher.start()  # first, for it takes as long as the imports that follow
 
-from knative_jobs import attempt, cloudevent, events, life, shutdown  # noqa: E402
-from knative_jobs.http import endpoint  # noqa: E402
+from knative_jobs.events import cloudevent, emit  # noqa: E402
+from knative_jobs.jobs import attempt, lifecycle  # noqa: E402
+from knative_jobs.runtime import shutdown  # noqa: E402
+from knative_jobs.web.endpoint import endpoint  # noqa: E402
 
 shutdown.watch()
-work_launcher.ready()
+launcher.ready()
 
 
 @functions_framework.http
@@ -23,6 +25,6 @@ work_launcher.ready()
 def worker(request: Request) -> Response:
     """Answer 204 once the job is done, or is no job to do."""
     event = cloudevent.read(request.headers, request.get_data()).attributes
-    if event["type"] == events.SUBMITTED:
-        attempt.work_through(life.parse_id(event.get("subject")))
+    if event["type"] == emit.SUBMITTED:
+        attempt.work_through(lifecycle.parse_id(event.get("subject")))
     return Response(status=204)

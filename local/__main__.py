@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from knative_jobs.settings import settings
+from knative_jobs.runtime.settings import settings
 from local import ROOT, manifests, ports
 from local.daemon import StartError
 from local.supervisor import supervise

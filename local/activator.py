@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
-from knative_jobs import client
-from knative_jobs.client import Answer
+from knative_jobs.events import http_client
+from knative_jobs.events.http_client import Answer
 from local.autoscaler import Autoscaler, UnavailableError
 from local.manifests import DOMAIN
 
@@ -24,7 +24,7 @@ def posting(services: Mapping[str, Autoscaler]) -> Post:
         to = urlsplit(url)
         name, _, domain = (to.hostname or "").partition(".")
         if domain != DOMAIN:
-            return await client.post(url, headers, body, LONGEST_SECONDS)
+            return await http_client.post(url, headers, body, LONGEST_SECONDS)
         autoscaler = services.get(name)
         if not autoscaler:
             return _failed(404, f"there is no cluster-local Service {name!r}")
@@ -36,8 +36,8 @@ def posting(services: Mapping[str, Autoscaler]) -> Post:
             return _failed(504, f"no instance of {name} had room in time")
         try:
             its_url = to._replace(netloc=f"{instance.host}:{instance.port}").geturl()
-            return await client.post(its_url, headers, body, autoscaler.service.timeout_s)
-        except client.NoAnswerError:
+            return await http_client.post(its_url, headers, body, autoscaler.service.timeout_s)
+        except http_client.NoAnswerError:
             return _failed(504, f"{name} did not answer in time")
         except OSError as error:
             return _failed(502, f"the instance of {name} went away: {error}")

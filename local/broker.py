@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from knative_jobs import cloudevent
-from knative_jobs.cloudevent import Event
-from knative_jobs.errors import InvalidError
+from knative_jobs.events import cloudevent
+from knative_jobs.events.cloudevent import Event
+from knative_jobs.runtime.errors import InvalidError
 from local import delivery, manifests
 from local.activator import Post
 from local.log import say

@@ -8,10 +8,10 @@ import asyncio
 import base64
 from typing import NamedTuple
 
-from knative_jobs import cloudevent
-from knative_jobs.client import NoAnswerError
-from knative_jobs.cloudevent import Event
-from knative_jobs.errors import InvalidError
+from knative_jobs.events import cloudevent
+from knative_jobs.events.cloudevent import Event
+from knative_jobs.events.http_client import NoAnswerError
+from knative_jobs.runtime.errors import InvalidError
 from local.activator import Post
 from local.manifests import Delivery
 

@@ -10,10 +10,10 @@ from http import HTTPStatus
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.http import Handler, no_such_route, problem
-from knative_jobs.logs import Plain
-from knative_jobs.rsgi import Application
-from knative_jobs.settings import settings
+from knative_jobs.runtime.logs import Plain
+from knative_jobs.runtime.settings import settings
+from knative_jobs.server.rsgi import Application
+from knative_jobs.web.endpoint import Handler, no_such_route, problem
 from local import manifests
 from local.log import MARK
 

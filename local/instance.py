@@ -42,7 +42,7 @@ class Instance:
             "PORT": str(self.port),
             "WORKER_IP": self.address,
         }
-        served = command(FUNCTIONS / "knative_jobs" / "function.py", self.host, self.port)
+        served = command(FUNCTIONS / "knative_jobs" / "server" / "app.py", self.host, self.port)
         return await processes.start(service.name, served, {**service.env, **env, **own})
 
     async def accepts(self) -> bool:

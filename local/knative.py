@@ -18,7 +18,7 @@ from typing import IO
 import uvloop
 from aiohttp import web
 
-from knative_jobs.settings import settings
+from knative_jobs.runtime.settings import settings
 from local import activator, manifests, pings
 from local.autoscaler import Autoscaler
 from local.broker import Broker

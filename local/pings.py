@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from knative_jobs.client import NoAnswerError
-from knative_jobs.cloudevent import Event
+from knative_jobs.events.cloudevent import Event
+from knative_jobs.events.http_client import NoAnswerError
 from local.activator import Post
 from local.log import say
 from local.manifests import PingSource

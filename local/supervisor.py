@@ -14,8 +14,8 @@ from typing import IO
 
 import aiohttp
 
-from knative_jobs.events import ENDED
-from knative_jobs.settings import ENDINGS, settings
+from knative_jobs.events.emit import ENDED
+from knative_jobs.runtime.settings import ENDINGS, settings
 from local import FUNCTIONS, ROOT, manifests, ports, redis_server, redis_users
 from local.daemon import Daemon
 from local.instance import command

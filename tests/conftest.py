@@ -137,7 +137,7 @@ class Function:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = folder / f"{target}-{self.port}.log"
-        granian = ["-m", "granian", "--no-ws", "--port", str(self.port), "knative_jobs.function:app"]
+        granian = ["-m", "granian", "--no-ws", "--port", str(self.port), "knative_jobs.server.app:app"]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(command or granian)],

@@ -53,7 +53,7 @@ class TestARunWithoutFencing:
     def test_the_ledger_shows_jobs_that_were_done_twice(self, tmp_path: Path) -> None:
         for part in ("functions", "local", "knative", "chaos"):
             shutil.copytree(ROOT / part, tmp_path / part)
-        script = tmp_path / "functions" / "knative_jobs" / "lua" / "life.lua"
+        script = tmp_path / "functions" / "knative_jobs" / "store" / "lua" / "prelude.lua"
         fence = "return current[1] == 'in progress' and current[2] == attempt"
         assert fence in script.read_text()
         script.write_text(script.read_text().replace(fence, "return true"))

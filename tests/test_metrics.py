@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from knative_jobs import store as state
+from knative_jobs.store import state
 from tests.conftest import Function, Redis, Start, eventually
 from tests.test_overview import connected
 from tests.test_worker import effects as effects

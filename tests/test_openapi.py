@@ -16,7 +16,7 @@ from local import manifests
 from tests.conftest import ROOT, Redis, Start
 from tests.e2e.conftest import one_machine
 
-FILE = ROOT / "functions" / "knative_jobs" / "openapi.json"
+FILE = ROOT / "functions" / "knative_jobs" / "web" / "openapi.json"
 DOCUMENT = json.loads(FILE.read_text())
 PUBLIC = [service for service in manifests.services() if service.public]
 

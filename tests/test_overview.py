@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from knative_jobs import overview, scripts
-from knative_jobs.settings import Settings
+from knative_jobs.runtime.settings import Settings
+from knative_jobs.store import connection
+from knative_jobs.web import overview
 from tests.conftest import Redis, Start
 from tests.test_lists import submit
 
@@ -19,12 +20,12 @@ NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled"
 def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
     """Let this process reach Redis as the functions of a kind do."""
     settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
-    for module in ("knative_jobs.scripts", "knative_jobs.store"):
+    for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
         monkeypatch.setattr(f"{module}.settings", lambda: settings)
-    scripts._own.cache_clear()
+    connection._own.cache_clear()
     yield
-    scripts._own().connection.disconnect()
-    scripts._own.cache_clear()
+    connection._own().connection.disconnect()
+    connection._own.cache_clear()
 
 
 @pytest.fixture

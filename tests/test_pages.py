@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from knative_jobs import cors, pages
+from knative_jobs.web import cors, pages
 from tests.conftest import ROOT, Function, Redis, Start
 from tests.test_bad_input import EXAMPLE, UNKNOWN_ID, problem
 from tests.test_security import READER, TOKENS, bearer
@@ -24,7 +24,7 @@ FOREIGN = [
     f"http://dashboard.{DOMAIN}:81",
     f"file://dashboard.{DOMAIN}",
 ]
-FOLDER = ROOT / "functions" / "knative_jobs" / "page"
+FOLDER = ROOT / "functions" / "knative_jobs" / "web" / "page"
 
 
 class TestOtherOrigins:
@@ -132,7 +132,7 @@ class TestFiles:
     def test_a_file_needs_nothing_from_elsewhere_and_makes_no_html_of_data(self, file: Path) -> None:
         text = file.read_text()
         files = pages.DASHBOARD | pages.DESCRIPTION
-        assert ("knative_jobs", f"page/{file.name}") in files.values()
+        assert ("knative_jobs.web", f"page/{file.name}") in files.values()
         for path, module in re.findall(r"""(?:src|href)="(/[^"]*)|from '\./([\w.]+)'""", text):
             assert (path or f"/dashboard/{module}") in files
         without_comments = re.sub(r"^\s*(//|/\*\*).*$", "", text, flags=re.MULTILINE)

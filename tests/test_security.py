@@ -18,8 +18,8 @@ import redis
 import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from knative_jobs.logs import Plain
-from knative_jobs.scripts import _PARTS, _script
+from knative_jobs.runtime.logs import Plain
+from knative_jobs.store.connection import _PARTS, _script
 from local import manifests, redis_users
 from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
 from tests.local.conftest import Platform
@@ -33,7 +33,8 @@ READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-anot
 PUBLIC = sorted(service.target for service in manifests.services() if service.public)
 KINDS = ("reader", "submitter", "worker", "sweeper")
 PACKAGE = ROOT / "functions" / "knative_jobs"
-SHARED = ("life", *_PARTS)
+LUA = PACKAGE / "store" / "lua"
+SHARED = ("prelude", *_PARTS)
 """Lua that is no script of its own."""
 
 
@@ -119,7 +120,7 @@ class TestCallers:
             assert endpoint(target, API_TOKENS=TOKENS).deliver(UNKNOWN_ID) == 204
 
     def test_the_work_does_not_see_the_tokens_or_the_password(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from knative_jobs.settings import work_environment
+        from knative_jobs.runtime.settings import work_environment
 
         monkeypatch.setenv("API_TOKENS", TOKENS)
         monkeypatch.setenv("REDIS_PASSWORD", "secret")
@@ -162,9 +163,7 @@ class TestRedisUsers:
             ):
                 with pytest.raises(NoPermissionError):
                     reader.execute_command(*command)
-            refused = {
-                s.stem for s in PACKAGE.glob("lua/*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)
-            }
+            refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)}
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
         assert not refused & {"record", "page", "newest", "overview", "metrics"}
         assert store.record(job_id) == before
@@ -352,7 +351,9 @@ class TestOneMachine:
         file = platform.folder / "data" / "users.acl"
         assert file.stat().st_mode & 0o077 == 0
         platform.submit()
-        eventually(lambda: any("work_process" in " ".join(process.cmdline()) for process in platform.processes()))
+        eventually(
+            lambda: any("knative_jobs.work.process" in " ".join(process.cmdline()) for process in platform.processes())
+        )
         environments = [process.environ() for process in platform.processes()]
         functions = [environment for environment in environments if "FUNCTION_TARGET" in environment]
         assert {environment["FUNCTION_TARGET"] for environment in functions} == {"worker", "sweeper"}
@@ -468,7 +469,7 @@ class TestLog:
         assert not re.search(r"[\x00-\x09\x0b-\x1f\u2028]", first + "".join(rest))
 
     def test_every_log_goes_through_these_formatters(self) -> None:
-        for path in [*PACKAGE.glob("*.py"), *(ROOT / "functions").glob("*.py"), ROOT / "local" / "endpoints.py"]:
+        for path in [*PACKAGE.rglob("*.py"), *(ROOT / "functions").glob("*.py"), ROOT / "local" / "endpoints.py"]:
             formatters = re.findall(
                 r"\(logging\.Formatter\)|setFormatter\((?!_Json|Plain|_Formatter\(\))", path.read_text()
             )
@@ -527,14 +528,14 @@ def test_every_test_that_security_md_names_exists() -> None:
     assert set(table) <= known
 
 
-SCRIPTS = {path.stem for path in (PACKAGE / "lua").glob("*.lua")}
+SCRIPTS = {path.stem for path in LUA.glob("*.lua")}
 
 
 def script_text(name: str) -> str:
     """What a script can run: itself, and those shared functions that it calls, directly or not."""
-    shared = "".join((PACKAGE / "lua" / f"{part}.lua").read_text() for part in SHARED)
+    shared = "".join((LUA / f"{part}.lua").read_text() for part in SHARED)
     functions = dict(re.findall(r"^local function (\w+)(.*?)^end$", shared, re.MULTILINE | re.DOTALL))
-    text, seen = (PACKAGE / "lua" / f"{name}.lua").read_text(), set()
+    text, seen = (LUA / f"{name}.lua").read_text(), set()
     while called := {f for f in functions if re.search(rf"\b{f}\(", text)} - seen:
         seen |= called
         text += "".join(functions[f] for f in called)
@@ -543,7 +544,7 @@ def script_text(name: str) -> str:
 
 def scripts_of(target: str) -> set[str]:
     """The scripts that a function can call: what its handler calls, followed through the package."""
-    modules = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
+    modules = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
     handler = ast.parse((ROOT / "functions" / f"{target}.py").read_text())
     bodies = {
         (module, node.name): node
@@ -552,7 +553,7 @@ def scripts_of(target: str) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     origin = {
-        (module, alias.asname or alias.name): ((node.module or "").partition(".")[2], alias.name)
+        (module, alias.asname or alias.name): ((node.module or "").rpartition(".")[2], alias.name)
         for module, tree in {**modules, "": handler}.items()
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("knative_jobs")
@@ -567,9 +568,9 @@ def scripts_of(target: str) -> set[str]:
         seen.add(here)
         for node in ast.walk(bodies[here]):
             match node:
-                case ast.Call(func=ast.Name(id="run"), args=[ast.Constant(value=script), *_]) if module == "store":
+                case ast.Call(func=ast.Name(id="run"), args=[ast.Constant(value=script), *_]) if module == "state":
                     found.add(str(script))
-                case ast.Tuple(elts=[ast.Constant(value=script), *_]) if module == "store" and script in SCRIPTS:
+                case ast.Tuple(elts=[ast.Constant(value=script), *_]) if module == "state" and script in SCRIPTS:
                     found.add(str(script))
                 case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
                     todo.append((origin.get((module, owner), ("", owner))[1], attribute))

@@ -348,7 +348,7 @@ class TestSpans:
         job_id = submit(endpoint("jobs"), traceparent=GIVEN)
         event = {"specversion": "1.0", "type": "dev.knative-jobs.job.submitted", "source": "/jobs", "id": "1"}
         (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id}))
-        command = ["-m", "knative_jobs.jobsink", str(tmp_path / "event")]
+        command = ["-m", "knative_jobs.server.jobsink", str(tmp_path / "event")]
         settings = collector.settings | {"OTEL_BSP_SCHEDULE_DELAY": "60000", "JOB_SECONDS": "0"}
         assert start("worker", command=command, **settings).process.wait() == 0
         [span] = collector.wait_for(ATTEMPT)

@@ -442,7 +442,7 @@ def test_a_jobsink_does_the_job_of_its_event_file(start: Start, submit, status, 
     event = {"specversion": "1.0", "type": "dev.knative-jobs.job.submitted", "source": "/jobs", "id": "1"}
     (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id, "data": {}}))
     settings = {"JOB_WORK": "sample_work:work", "EFFECTS": str(effects)}
-    command = ["-m", "knative_jobs.jobsink", str(tmp_path / "event")]
+    command = ["-m", "knative_jobs.server.jobsink", str(tmp_path / "event")]
     assert start("worker", command=command, **settings).process.wait(20) == 0
     assert status(job_id)["status"] == "complete"
     assert status(other_id)["status"] == "submitted", "each has its own Kubernetes Job"
@@ -457,6 +457,6 @@ def working_processes(effects: Path) -> list[str]:
             environment = (process / "environ").read_bytes()
         except OSError:
             continue
-        if b"knative_jobs.work_process" in command and str(effects).encode() in environment:
+        if b"knative_jobs.work.process" in command and str(effects).encode() in environment:
             found.append(process.name)
     return found

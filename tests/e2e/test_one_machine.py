@@ -32,7 +32,9 @@ def descendants(local: one_machine) -> dict[psutil.Process, str]:
 def test_workers_come_for_work_up_to_the_maximum(data: str) -> None:
     with one_machine(data, "--max-workers", "3", JOB_SECONDS="0.5") as local:
         api = Api(local.address)
-        assert not [command for command in descendants(local).values() if "work_process" in command], "none when idle"
+        assert not [command for command in descendants(local).values() if "knative_jobs.work.process" in command], (
+            "none when idle"
+        )
         with ThreadPoolExecutor() as threads:
             ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(12))]
         split = Counter(api.wait_for(job_id, "complete")["worker-ip"] for job_id in ids)

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from knative_jobs.events import ENDED
-from knative_jobs.settings import Settings
-from knative_jobs.settings import settings as read_settings
+from knative_jobs.events.emit import ENDED
+from knative_jobs.runtime.settings import Settings
+from knative_jobs.runtime.settings import settings as read_settings
 from local import redis_users
 from tests.conftest import ROOT, Start
 from tests.manifests.rendered import (

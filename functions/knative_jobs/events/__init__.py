@@ -1,0 +1,1 @@
+"""CloudEvents, and sending them to a Broker."""

@@ -1,0 +1,1 @@
+"""The life of a job: submission, attempts, the sweep, the outbox."""

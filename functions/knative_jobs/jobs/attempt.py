@@ -1,0 +1,195 @@
+"""One attempt of a job, from its claim to its outcome: the work in its process, the heartbeat beside it."""
+
+import functools
+import json
+import logging
+import random
+import socket
+import threading
+import time
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from knative_jobs.jobs import outbox, sweep
+from knative_jobs.runtime import tracing
+from knative_jobs.runtime.errors import UnavailableError
+from knative_jobs.runtime.logs import about
+from knative_jobs.runtime.settings import settings
+from knative_jobs.runtime.shutdown import stopping
+from knative_jobs.store import state
+from knative_jobs.work import launcher
+
+MAX_BACKOFF_SECONDS = 3600
+_MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
+_PROCESSES = {
+    "messaging.system": "knative",
+    "messaging.operation.name": "attempt",
+    "messaging.operation.type": "process",
+}
+
+_log = logging.getLogger("knative_jobs.worker")
+_one_at_a_time = threading.Lock()
+
+
+class _Outcome(NamedTuple):
+    """How an attempt ended, in the words of `store.finish`; `lost` when another has the job."""
+
+    word: str
+    payload: str = ""
+    delay_s: float = 0
+
+
+def work_through(job_id: str) -> None:
+    """Do the named job, then go on with whatever is due, for as long as WORKER_DRAIN_SECONDS.
+
+    Where the named job is somebody else's, there is nothing to do here. Where jobs are still due at the end, some are
+    announced, so that they need not wait for the sweeper.
+
+    Raises:
+        UnavailableError: Redis is away, and what was done could not be recorded; or this worker is being stopped.
+    """
+    with _one_at_a_time:
+        if stopping.is_set():
+            raise UnavailableError("This worker is being stopped; another will do the job.")
+        ends_at = time.monotonic() + settings().worker_drain_seconds
+        held = state.claim(job_id, worker_ip())
+        while isinstance(held, state.Claim):
+            with _span(held) as span:
+                held = held._replace(traceparent=span.traceparent)
+                outcome = _run(held)
+                more = not stopping.is_set() and time.monotonic() < ends_at
+                held = _finish(held, outcome, span, next_for=worker_ip() if more else "")
+            if settings().job_events:
+                outbox.announce_soon()
+            if not more:
+                sweep.hand_over()
+
+
+def work_on(job_id: str) -> None:
+    """Do one attempt of the named job, and no other.
+
+    Raises:
+        UnavailableError: Redis is away, and what was done could not be recorded.
+    """
+    held = state.claim(job_id, worker_ip())
+    if isinstance(held, state.Claim):
+        with _span(held) as span:
+            held = held._replace(traceparent=span.traceparent)
+            _finish(held, _run(held), span)
+
+
+@functools.cache
+def worker_ip() -> str:
+    """Return the address that this worker is known by."""
+    if settings().worker_ip:
+        return settings().worker_ip
+    redis_at = urlsplit(settings().redis_url)
+    host, port = redis_at.hostname or "127.0.0.1", redis_at.port or 6379
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # sends nothing: only chooses the interface
+        return str(probe.getsockname()[0])
+
+
+def _span(held: state.Claim) -> AbstractContextManager[tracing.Span]:
+    attributes: dict[str, str | int] = {"job.id": held.id, "job.attempt": held.attempt}
+    return tracing.span("attempt", "CONSUMER", held.traceparent, _PROCESSES | attributes)
+
+
+def _finish(held: state.Claim, outcome: _Outcome, span: tracing.Span, next_for: str = "") -> state.Claim | str:
+    """Record how an attempt ended. Return the next claim, where one is asked for and to be had."""
+    if outcome.word == "lost":
+        status, following = "refused", state.claim("", next_for) if next_for else "none"
+    else:
+        status, following = state.finish(held, *outcome, next_for=next_for)
+    span.note("job.outcome", "lost" if status == "refused" else outcome.word)
+    if status == "refused":
+        span.went_wrong("lost")
+        _log.warning(
+            "job %s attempt %s: late finish refused, another has the job", held.id, held.attempt, extra=_about(held)
+        )
+    else:
+        if outcome.word in ("error", "failed"):
+            span.went_wrong(json.loads(outcome.payload)["type"])
+        _log.info("job %s attempt %s: %s", held.id, held.attempt, status, extra=_about(held))
+    return following
+
+
+def _run(held: state.Claim) -> _Outcome:
+    """Have the work done; meanwhile renew the lease."""
+    process = launcher.ready()
+    try:
+        return _supervise(process.connection, held)
+    except (EOFError, OSError):
+        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {launcher.discard()}")
+
+
+def _supervise(process: "Connection[Any, Any]", held: state.Claim) -> _Outcome:
+    heartbeat = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
+    ends_at = time.monotonic() + settings().job_timeout_seconds
+    release_at = float("inf")
+    start, end = _value(held, "start"), _value(held, "end")
+    job = {"id": held.id, "attempt": held.attempt, "start": start, "end": end, "traceparent": held.traceparent}
+    process.send(("work", job))
+    while True:
+        match process.recv() if process.poll(heartbeat) else ("at work",):
+            case ("complete", result):
+                return _Outcome("complete", result)
+            case ("failed", error):
+                return _Outcome("failed", json.dumps(error))
+            case ("cancelled", _):
+                return _Outcome("cancelled")
+            case ("error", error, delay):
+                return _Outcome("error", json.dumps(error), _backoff(held) if delay is None else delay)
+            case ("progress", fraction, message):
+                word = _renew(held, f"{fraction:.4g}", message)
+            case _:
+                word = _renew(held)
+        if word == "cancel":
+            process.send(("cancel", held.id))
+        now = time.monotonic()
+        if stopping.is_set():
+            release_at = min(release_at, now + settings().worker_grace_seconds)
+        if word == "lost":
+            launcher.discard()
+            return _Outcome("lost")
+        if now >= ends_at:
+            launcher.discard()
+            return _went_wrong(held, "TimeoutError", f"not done within {settings().job_timeout_seconds:g} seconds")
+        if now >= release_at:
+            launcher.discard()
+            return _Outcome("released")
+
+
+def _renew(held: state.Claim, progress: str = "", message: str = "") -> str:
+    try:
+        return state.renew(held, progress, message)
+    except UnavailableError as error:
+        _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
+        return "missed"
+
+
+def _about(held: state.Claim) -> dict[str, Any]:
+    return about(held.id, held.attempt, held.traceparent)
+
+
+def _value(held: state.Claim, name: str) -> str | float:
+    """Return start or end as the user's work gets it: a number where a number was submitted."""
+    text: str = getattr(held, name)
+    value: str | float = json.loads(text) if name in held.number_fields.split() else text
+    return value
+
+
+def _went_wrong(held: state.Claim, kind: str, message: str) -> _Outcome:
+    return _Outcome("error", json.dumps({"type": kind, "message": message}), _backoff(held))
+
+
+def _backoff(held: state.Claim) -> float:
+    """Exponential, with "equal jitter": between half of the wait and all of it.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    wait = min(settings().job_backoff_seconds * 2.0 ** min(held.failures, 32), MAX_BACKOFF_SECONDS)
+    return wait * random.uniform(0.5, 1)  # noqa: S311

@@ -1,0 +1,35 @@
+"""What a Broker gave up on."""
+
+import logging
+from collections.abc import Mapping
+
+from knative_jobs.events import cloudevent, emit
+from knative_jobs.jobs import lifecycle
+from knative_jobs.runtime import tracing
+from knative_jobs.runtime.logs import about
+from knative_jobs.runtime.settings import settings
+from knative_jobs.store import state
+
+_log = logging.getLogger("knative_jobs.dead_letter")
+
+
+def take(headers: Mapping[str, str], body: bytes) -> None:
+    """Log why an event could not be delivered, and let its job be due again after JOB_BACKOFF_SECONDS.
+
+    A Broker may bring the same dead letter several times; each only puts the job off. A job that no longer waits is
+    left as it is.
+
+    Raises:
+        InvalidError: it is no CloudEvent, or names no job.
+        UnavailableError: Redis is away, or takes no writes.
+    """
+    event = cloudevent.read(headers, body).attributes
+    if event["type"] != emit.SUBMITTED:
+        return
+    job_id = lifecycle.parse_id(event.get("subject"))
+    waits = state.postpone(job_id, settings().job_backoff_seconds)
+    # https://knative.dev/docs/eventing/event-delivery/#configuring-channel-event-delivery
+    why = {name: event.get(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
+    went = "waits" if waits else "went on"
+    extra = about(job_id, 0, tracing.parse(event.get("traceparent", "")))
+    _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, went, extra=extra)

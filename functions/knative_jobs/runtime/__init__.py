@@ -1,0 +1,1 @@
+"""What every other package may import: settings, logs, traces, errors, shutdown and waiting."""

@@ -1,0 +1,1 @@
+"""Serving the functions: the application that granian runs, and the JobSink's program."""

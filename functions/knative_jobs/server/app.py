@@ -1,0 +1,38 @@
+"""The application of one function, for granian: FUNCTION_TARGET in FUNCTION_SOURCE.
+
+The function is loaded at once: one that cannot start says so, and the first request does not wait.
+"""
+
+import gc
+import signal
+import sys
+from typing import Any
+
+gc.disable()  # until all is loaded: nothing of it is garbage, and looking for some is a tenth of a cold start
+
+# granian forks this process with a handler that tells the parent to stop: a SIGTERM that comes while the function is
+# being loaded would be lost.
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+from flask import Request, Response  # noqa: E402
+from functions_framework import create_app  # noqa: E402
+
+from knative_jobs.runtime import logs  # noqa: E402
+from knative_jobs.server.rsgi import Application  # noqa: E402
+
+logs.configure()
+_function = create_app()  # type: ignore[no-untyped-call]
+_handler: Any = getattr(sys.modules.get(_function.name), _function.name, None)
+
+
+def _by_flask(request: Request) -> Response:
+    """Have a function that is not ours called as functions-framework does it."""
+    response: Response = Response.from_app(_function, request.environ, buffered=True)  # type: ignore[assignment]
+    return response
+
+
+# Ours have routes; those without, the worker and the like, may block. Of any other function nobody knows.
+_routes = getattr(_handler, "routes", None)
+app = Application(_by_flask if _routes is None else _handler, blocking=not _routes)
+gc.freeze()
+gc.enable()

@@ -1,0 +1,31 @@
+"""A worker for jobs longer than a request may last: `python -m knative_jobs.server.jobsink`.
+
+A JobSink makes a Kubernetes Job of an event and mounts the event as a file:
+https://knative.dev/docs/eventing/sinks/job-sink/
+"""
+
+import sys
+from pathlib import Path
+
+from knative_jobs.events import cloudevent, emit
+from knative_jobs.jobs import attempt, lifecycle, outbox
+from knative_jobs.runtime import logs, shutdown
+from knative_jobs.work import launcher
+
+EVENT_FILE = Path("/etc/jobsink-event/event")
+
+
+def main() -> None:
+    """Do the job that the event announces, and no other: each has its own Kubernetes Job. Then announce its end."""
+    logs.configure()
+    shutdown.watch()
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
+    event = cloudevent.read({"content-type": "application/cloudevents+json"}, path.read_bytes()).attributes
+    if event["type"] == emit.SUBMITTED:
+        launcher.ready()
+        attempt.work_on(lifecycle.parse_id(event.get("subject")))
+        outbox.announce()
+
+
+if __name__ == "__main__":
+    main()

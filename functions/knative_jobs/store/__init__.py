@@ -1,0 +1,1 @@
+"""The state of all jobs, in Redis: one Lua script for each transition."""

@@ -1,0 +1,244 @@
+"""The state of all jobs, in Redis: a function for each script of `lua/`.
+
+Every change is one Lua script (`lua/prelude.lua` names the keys), so it happens as a whole or not at all.
+
+All functions raise UnavailableError when Redis is away or takes no writes.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from knative_jobs.runtime.settings import settings
+from knative_jobs.store.connection import run, run_all
+
+IDEMPOTENCY_KEY_SECONDS = 24 * 3600
+_PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
+
+
+class Claim(NamedTuple):
+    """A worker's hold on one attempt of a job. `attempt` is the fencing token; times are renewed by `renew`."""
+
+    id: str
+    attempt: int
+    failures: int
+    start: str
+    end: str
+    number_fields: str
+    traceparent: str
+
+
+class Overdue(NamedTuple):
+    """A job that has been due for too long; `record` is its public record as JSON."""
+
+    id: str
+    attempts: int
+    record: bytes
+
+
+class Overview(NamedTuple):
+    """How all jobs stand, and what happened in each of the last minutes."""
+
+    counts: dict[str, int]
+    """By status, those without jobs among them."""
+    oldest_waiting_s: float
+    """For how long the oldest waiting job has waited since its submission; 0: none waits."""
+    totals: dict[str, int]
+    """How often each thing happened, in the words of `prelude.lua`; also the attempts `started` and jobs `complete`."""
+    minutes: list[tuple[int, dict[str, int]]]
+    """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
+
+
+class Metrics(NamedTuple):
+    """How all jobs stand, and what happened so far; the first three are those of Overview."""
+
+    counts: dict[str, int]
+    oldest_waiting_s: float
+    totals: dict[str, int]
+    bounds: list[str]
+    """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
+
+
+class Ended(NamedTuple):
+    """A job that has ended and whose event is to be emitted; `record` is its public record as JSON."""
+
+    id: str
+    status: str
+    finished_at: str
+    record: bytes
+
+
+def submit(
+    jobs: list[tuple[str, str, str, str]],
+    key: str = "",
+    fingerprint: str = "",
+    submitted_by: str = "",
+    traceparent: str = "",
+) -> list[str | int]:
+    """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
+    fields = [field for job in jobs for field in job]
+    known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
+    reply = run("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields)
+    return [word.decode() if isinstance(word, bytes) else word for word in reply]
+
+
+def claim(job_id: str, worker_ip: str) -> Claim | str:
+    """Claim the named job, or with an empty `job_id` the one that has been due the longest.
+
+    Returns:
+        The claim, or the word of `claim.lua` that says why there is none.
+    """
+    return _claim(run("claim", job_id, settings().job_lease_seconds, worker_ip))
+
+
+def renew(held: Claim, progress: str = "", message: str = "") -> str:
+    """Renew the lease, and record progress. Return `renewed`, `cancel` or `lost`."""
+    reply: bytes = run("renew", held.id, held.attempt, settings().job_lease_seconds, progress, message)
+    return reply.decode()
+
+
+def finish(
+    held: Claim, outcome: str, payload: str = "", delay_s: float = 0, *, next_for: str = ""
+) -> tuple[str, Claim | str]:
+    """End an attempt; the outcomes are those of `finish.lua`.
+
+    What a worker has done must not get lost because Redis was away for a moment, so this tries for about as long as a
+    lease lasts before it raises.
+
+    Args:
+        held: the claim.
+        outcome: how the attempt ended.
+        payload: the result or the error, as JSON.
+        delay_s: before the next attempt.
+        next_for: a worker-ip, for which the job that has been due the longest is claimed in the same round trip.
+
+    Returns:
+        The job's status now, or `refused`; and what `claim` returns, `none` when that was not asked for.
+    """
+    s = settings()
+    calls: list[tuple[Any, ...]] = [
+        ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, *_on_end()),
+    ]
+    if next_for:
+        calls.append(("claim", "", s.job_lease_seconds, next_for))
+    status, *claimed = run_all(calls, tries=int(s.job_lease_seconds) + 5)
+    return status.decode(), _claim(claimed[0]) if claimed else "none"
+
+
+def cancel(job_id: str) -> tuple[str, str]:
+    """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now."""
+    before, *now = run("cancel", job_id, *_on_end())
+    return before.decode(), now[0].decode() if now else ""
+
+
+def retry(job_id: str) -> tuple[str, int, int]:
+    """Submit a failed or cancelled job again; leave any other as it is.
+
+    Returns:
+        Its status before (`unknown` for no such job), the attempts so far, and how many jobs are due.
+    """
+    before, *now = run("retry", job_id)
+    attempts, due = now[1:] or (0, 0)
+    return before.decode(), attempts, due
+
+
+def postpone(job_id: str, delay_s: float) -> bool:
+    """Let a waiting job be due no sooner than in `delay_s` seconds. Return whether it waits."""
+    return bool(run("postpone", job_id, delay_s))
+
+
+def reclaim(error: str, most: int = 100) -> list[tuple[str, str, str]]:
+    """Take back the jobs whose lease has run out. Return their ids, each with its status now and its traceparent."""
+    retention, announced = _on_end()
+    reply = run("reclaim", most, settings().job_max_attempts, retention, error, announced)
+    words = [word.decode() for word in reply]
+    return list(zip(words[::3], words[1::3], words[2::3], strict=True))
+
+
+def purge(most: int = 1000) -> int:
+    """Remove ended jobs whose retention is over. Return how many."""
+    removed: int = run("purge", most)
+    return removed
+
+
+def overdue(for_s: float, most: int) -> tuple[int, list[Overdue]]:
+    """Return how many jobs wait, run or are to be announced, and those due for longer than `for_s` seconds."""
+    open_jobs, *found = run("overdue", for_s, most)
+    return open_jobs, [Overdue(job.decode(), int(attempts), record) for job, attempts, record in found]
+
+
+def outbox_take(most: int, hidden_for_s: float) -> list[Ended]:
+    """Take ends of jobs from the outbox, for whose events nobody else is to care for `hidden_for_s` seconds."""
+    reply = run("outbox_take", most, hidden_for_s)
+    return [Ended(job.decode(), status.decode(), at.decode(), record) for job, status, at, record in reply]
+
+
+def outbox_acknowledge(ends: Iterable[Ended]) -> None:
+    """Remove ends from the outbox: a Broker has their events."""
+    run("outbox_acknowledge", *(field for end in ends for field in (end.id, end.finished_at)))
+
+
+def record(job_id: str) -> bytes | None:
+    """Return the public record as JSON, or None for no such job."""
+    found: bytes | None = run("record", job_id)
+    return found
+
+
+def page(listing: str, after: str, length: int) -> tuple[bytes, str]:
+    """Return records as JSON with commas between them, and where the next page begins (empty: there is none)."""
+    records, last = run("page", listing, after, length)
+    return records, last.decode()
+
+
+def newest(status: str, before: str, length: int) -> tuple[bytes, str]:
+    """Return what `page` returns, newest first; an empty `status` means all jobs."""
+    records, last = run("newest", status, before, length)
+    return records, last.decode()
+
+
+def pages(listing: str) -> Iterator[bytes]:
+    """Yield a whole list in pieces, each as `page` returns them."""
+    after = ""
+    while True:
+        records, after = page(listing, after, _PAGE)
+        yield records
+        if not after:
+            return
+
+
+def overview(minutes: int) -> Overview:
+    """Return how all jobs stand, and the last `minutes` minutes, the present one among them, oldest first."""
+    counts, oldest, totals, present, *found = run("overview", minutes)
+    begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
+    then = list(zip(begins, map(_totals, found), strict=True))
+    return Overview(_numbers(counts), float(oldest), _totals(totals), then)
+
+
+def metrics() -> Metrics:
+    """Return how all jobs stand, and what happened so far."""
+    counts, oldest, totals, bounds = run("metrics")
+    return Metrics(_numbers(counts), float(oldest), _totals(totals), bounds.decode().split())
+
+
+def _totals(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of totals. What a histogram has is not counted a second time, so it is summed here."""
+    found = _numbers(flat)
+    waited, ran = (sum(n for what, n in found.items() if what.startswith(f"{name}.le.")) for name in ("waited", "ran"))
+    return found and found | {"started": waited + found.get("restarted", 0), "complete": ran}
+
+
+def _numbers(flat: list[Any]) -> dict[str, int]:
+    """Return a reply of names, each followed by its number."""
+    return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _on_end() -> tuple[float, str]:
+    """Return for how long a job that ends is kept, and the statuses that are announced; none without a Broker."""
+    s = settings()
+    return s.job_retention_seconds, " ".join(sorted(s.job_events)) if s.k_sink else ""
+
+
+def _claim(reply: Any) -> Claim | str:
+    if isinstance(reply, bytes):
+        return reply.decode()
+    job, attempt, failures, *rest = reply
+    return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))

@@ -1,0 +1,1 @@
+"""HTTP: endpoints, answers, pages, and who may call."""

@@ -1,0 +1,81 @@
+"""The answers that are lists of jobs."""
+
+import itertools
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+from flask import Request, Response
+
+from knative_jobs.jobs import lifecycle
+from knative_jobs.runtime.errors import InvalidError
+from knative_jobs.store import state
+from knative_jobs.web.endpoint import answer
+
+MAX_LIMIT = 1000
+
+
+def answer_list(request: Request, listing: str) -> Response:
+    """Answer with a list, oldest first: whole, or a page of it when the query has `limit` or `cursor`.
+
+    A page is followed by a `Link` header with `rel="next"` (RFC 8288) while there is more. A whole list is streamed in
+    pieces, each of one moment.
+
+    Args:
+        request: may have `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+        listing: a status, or `incomplete`.
+
+    Raises:
+        InvalidError: `limit` or `cursor` is not what it must be.
+    """
+    if "limit" not in request.args and "cursor" not in request.args:
+        pieces = state.pages(listing)
+        first = next(pieces)  # while an error can still be answered as one
+        return answer(_array(itertools.chain([first], pieces)))
+    limit, cursor = _limit(request), _cursor(request)
+    return _page(request, {"limit": limit}, *state.page(listing, cursor, limit))
+
+
+def answer_newest(request: Request) -> Response:
+    """Answer with a page of the jobs, newest first, and a `Link` to the next.
+
+    Args:
+        request: may have `status`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+
+    Raises:
+        InvalidError: one of these is not what it must be.
+    """
+    status = request.args.get("status", "")
+    if status and status not in lifecycle.STATUSES:
+        raise InvalidError(f"status is one of: {', '.join(lifecycle.STATUSES)}; not {status[:40]!r}.")
+    limit, cursor = _limit(request), _cursor(request)
+    query: dict[str, str | int] = {"status": status} if status else {}
+    query["limit"] = limit
+    return _page(request, query, *state.newest(status, cursor, limit))
+
+
+def _page(request: Request, query: dict[str, str | int], records: bytes, after: str) -> Response:
+    following = f"{request.path}?{urlencode(query | {'cursor': after})}"
+    return answer(b"[%b]" % records, headers={"Link": f'<{following}>; rel="next"'} if after else None)
+
+
+def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield b"["
+    separator = b""
+    for piece in pieces:
+        yield separator + piece
+        separator = b","
+    yield b"]\n"
+
+
+def _limit(request: Request) -> int:
+    text = request.args.get("limit", "100")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
+        raise InvalidError(f"limit is a whole number from 1 to {MAX_LIMIT}, not {text[:40]!r}.")
+    return int(text)
+
+
+def _cursor(request: Request) -> str:
+    text = request.args.get("cursor", "")
+    if text and not (text.isascii() and len(text) <= 20 and text.replace(".", "", 1).isdigit()):
+        raise InvalidError(f"cursor comes from a Link header; {text[:40]!r} does not.")
+    return text

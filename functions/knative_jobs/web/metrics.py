@@ -1,0 +1,69 @@
+"""The metrics of all jobs. The only module that knows prometheus_client.
+
+They are read from Redis each time, so every instance of the function tells the same: nothing here is of one process.
+"""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from knative_jobs.store import state
+
+_COUNTERS = {
+    "submitted": ("knative_jobs_submitted", "Jobs submitted."),
+    "started": ("knative_jobs_started", "Attempts begun."),
+    "complete": ("knative_jobs_completed", "Jobs that became complete."),
+    "failed": ("knative_jobs_failed", "Jobs that became failed."),
+    "cancelled": ("knative_jobs_cancelled", "Jobs that became cancelled."),
+    "retried": ("knative_jobs_retried", "Attempts that went wrong and were due again, and retries asked for."),
+    "duplicates": (
+        "knative_jobs_duplicates",
+        "Events of jobs that were not waiting: delivered again, or another worker had come for the job already.",
+    ),
+    "lease-losses": ("knative_jobs_lease_losses", "Attempts taken back because their worker was not heard of."),
+    "late-finishes": ("knative_jobs_late_finishes", "Outcomes refused because the job was no longer that attempt's."),
+}
+_HISTOGRAMS = {
+    "waited": ("knative_jobs_wait_seconds", "From a job's submission to the start of its first attempt."),
+    "ran": ("knative_jobs_run_seconds", "From start to end of the attempts that completed their job."),
+}
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """Return all metrics as text, and its content type, in the format that the Accept header asks for.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry()
+    registry.register(_Jobs(state.metrics()))
+    return encode(registry), content_type
+
+
+class _Jobs(Collector):
+    """Gives what was read as metrics; a class because the library's registry asks for one."""
+
+    def __init__(self, read: state.Metrics) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        read = self._read
+        jobs = GaugeMetricFamily("knative_jobs", "Jobs that have this status now.", labels=["status"])
+        for status, number in read.counts.items():
+            jobs.add_metric([status], number)
+        yield jobs
+        name, meaning = "knative_jobs_oldest_waiting_seconds", "Age of the oldest job that waits; 0 when none does."
+        yield GaugeMetricFamily(name, meaning, value=read.oldest_waiting_s)
+        for what, (name, meaning) in _COUNTERS.items():
+            yield CounterMetricFamily(name, meaning, value=read.totals.get(what, 0))
+        for what, (name, meaning) in _HISTOGRAMS.items():
+            bounds = [*read.bounds, "+Inf"]
+            up_to = accumulate(read.totals.get(f"{what}.le.{bound}", 0) for bound in bounds)
+            labels = [*(str(float(bound)) for bound in read.bounds), "+Inf"]
+            buckets = list(zip(labels, up_to, strict=True))
+            total = read.totals.get(f"{what}.micros", 0) / 1e6
+            yield HistogramMetricFamily(name, meaning, buckets=buckets, sum_value=total)

@@ -1,0 +1,1 @@
+"""The user's work function, and the process that runs it."""

@@ -1,0 +1,379 @@
+"""The Lua scripts as a state machine: any operation in any order, compared with a model that is easy to believe.
+
+They run in a real Redis. Only the clock in them is replaced, so that time can jump.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings, strategies
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import run_state_machine_as_test as run
+
+from knative_jobs.runtime.settings import Settings
+from knative_jobs.store import connection, state
+from knative_jobs.store.state import Claim, Ended
+from knative_jobs.web import overview
+from tests.conftest import Redis
+
+LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY = 10, 100, 3, 6, 5, 8
+ENDED = {"complete", "failed", "cancelled"}
+ANNOUNCED = {"complete", "cancelled"}
+STATUSES = ("submitted", "in-progress", "complete", "failed", "cancelled")
+INDEXES = (*STATUSES, "incomplete", "due", "leases", "retention", "outbox")
+
+
+@dataclass
+class Job:
+    """What the model knows of a job."""
+
+    place: int
+    status: str = "submitted"
+    attempt: int = 0
+    failures: int = 0
+    submitted: float = 0
+    started: float = 0
+    due: float = 0
+    lease: float = 0
+    removed: float = 0
+    outbox: float | None = None
+    cancel_requested: bool = False
+    result: str | None = None
+
+
+class Life(RuleBasedStateMachine):
+    redis: Redis
+    ids = Bundle("ids")
+    claims = Bundle("claims")
+    ends = Bundle("ends")
+
+    @initialize()
+    def begin(self) -> None:
+        self.redis.client.flushall()
+        self.now = 1_000_000_000.0
+        self.jobs: dict[str, Job] = {}
+        self.count = 0
+        self.tokens: dict[str, int] = {}
+        self.totals: Counter[str] = Counter()
+        self.minutes: dict[int, Counter[str]] = {}
+        self.tick(0)
+
+    @rule(seconds=strategies.sampled_from([0.001, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.redis.client.set("test.clock", f"{self.now:.6f}")
+
+    @rule(target=ids, size=strategies.integers(1, 3))
+    def submit(self, size: int) -> Any:
+        new = [f"{self.count + i:08d}-0000-4000-8000-000000000000" for i in range(size)]
+        waiting = sum(job.status == "submitted" for job in self.jobs.values())
+        reply = state.submit([(job_id, "1", "2", "") for job_id in new])
+        if waiting + size > MAX_QUEUED:
+            assert reply == ["full"]
+            return multiple()
+        for job_id in new:
+            self.jobs[job_id] = Job(self.count, due=self.now, submitted=self.now)
+            self.count += 1
+        self.happened("submitted", size)
+        assert reply == ["submitted", waiting + size]
+        return multiple(*new)
+
+    @rule(job_id=ids)
+    def submit_the_same_again(self, job_id: str) -> None:
+        if job_id in self.jobs:
+            assert state.submit([(job_id, "1", "2", "")])[0] == "submitted"
+
+    @rule(target=claims, job_id=ids, worker=strategies.sampled_from("AB"))
+    def claim(self, job_id: str, worker: str) -> Any:
+        job = self.jobs.get(job_id)
+        held = state.claim(job_id, worker)
+        if job is None:
+            assert held == "unknown"
+        elif job.status != "submitted":
+            assert held == "taken"
+            self.happened("duplicates")
+        elif job.due > self.now + 1e-3:
+            assert held == "early"
+        elif isinstance(held, Claim):
+            return self.claimed(held)
+        else:
+            assert held == "early"
+            assert abs(job.due - self.now) < 1e-3
+        return multiple()
+
+    @rule(target=claims, worker=strategies.sampled_from("AB"))
+    def claim_the_oldest(self, worker: str) -> Any:
+        due = {i: job.due for i, job in self.jobs.items() if job.status == "submitted" and job.due <= self.now}
+        held = state.claim("", worker)
+        if isinstance(held, str):
+            assert held == "none"
+            assert all(abs(when - self.now) < 1e-3 for when in due.values())
+            return multiple()
+        assert due[held.id] <= min(due.values()) + 1e-3
+        return self.claimed(held)
+
+    def claimed(self, held: Claim) -> Claim:
+        job = self.jobs[held.id]
+        assert held.attempt == job.attempt + 1
+        assert held.attempt > self.tokens.get(held.id, 0), "a token is given out once"
+        assert held.failures == job.failures
+        self.tokens[held.id] = held.attempt
+        job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
+        job.started = self.now
+        self.happened("started")
+        if job.attempt > 1:
+            self.happened("restarted")
+        else:
+            self.happened("waited.micros", round(self.now - job.submitted, 3) * 1e6)
+        return held
+
+    def holds(self, held: Claim) -> Job | None:
+        job = self.jobs.get(held.id)
+        return job if job and (job.status, job.attempt) == ("in progress", held.attempt) else None
+
+    @rule(held=claims, progress=strategies.sampled_from(["", "0.5"]))
+    def renew(self, held: Claim, progress: str) -> None:
+        word = state.renew(held, progress)
+        if job := self.holds(held):
+            job.lease = self.now + LEASE
+            assert word == ("cancel" if job.cancel_requested else "renewed")
+        else:
+            assert word == "lost"
+
+    @rule(held=claims, outcome=strategies.sampled_from(["complete", "error", "failed", "cancelled", "released"]))
+    def finish(self, held: Claim, outcome: str) -> None:
+        job = self.holds(held)
+        before = self.redis.record(held.id)
+        payload = f'"{held.attempt}"'
+        status, _ = state.finish(held, outcome, payload, DELAY)
+        if job is None:
+            assert self.redis.record(held.id) == before, "a zombie changes nothing"
+            assert status == "refused" or status == before["status"]
+            self.happened("late-finishes", status == "refused")
+        elif outcome == "complete":
+            job.result = payload
+            self.end(job, "complete")
+        elif outcome == "released":
+            self.wait(job, self.now)
+        elif outcome == "cancelled":
+            self.end(job, "cancelled")
+        else:
+            self.fail(job, DELAY, final=outcome == "failed")
+        assert job is None or status == job.status
+
+    @rule(held=consumes(claims))
+    def finish_twice_after_a_lost_answer(self, held: Claim) -> None:
+        first, _ = state.finish(held, "complete", "1")
+        if job := self.holds(held):
+            job.result = "1"
+            self.end(job, "complete")
+            assert first == "complete"
+        assert state.finish(held, "complete", "1")[0] == first
+        self.happened("late-finishes", 2 * (first == "refused"))
+
+    @rule(target=claims, held=claims)
+    def hang(self, held: Claim) -> Any:
+        """The worker is not heard of for its lease, another claims the job; the claim of the first stays in use."""
+        self.tick(LEASE + 1)
+        self.reclaim()
+        return self.claim(held.id, "B")
+
+    @rule(job_id=ids)
+    def cancel(self, job_id: str) -> None:
+        job = self.jobs.get(job_id)
+        before, now = state.cancel(job_id)
+        if job is None:
+            assert before == "unknown"
+            return
+        assert before == job.status
+        if job.status == "submitted":
+            self.end(job, "cancelled")
+        elif job.status == "in progress":
+            job.cancel_requested = True
+        assert now == job.status
+
+    @rule(job_id=ids)
+    def retry(self, job_id: str) -> None:
+        job = self.jobs.get(job_id)
+        before, attempts, _ = state.retry(job_id)
+        assert before == (job.status if job else "unknown")
+        if job and job.status in ("failed", "cancelled"):
+            assert attempts == job.attempt
+            job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
+            self.wait(job, self.now)
+            self.happened("retried")
+
+    @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
+    def postpone(self, job_id: str, delay: float) -> None:
+        job = self.jobs.get(job_id)
+        waits = state.postpone(job_id, delay)
+        assert waits == bool(job and job.status == "submitted")
+        if job and waits:
+            job.due = max(job.due, self.now + delay)
+
+    @rule()
+    def reclaim(self) -> None:
+        taken = {job_id: status for job_id, status, _ in state.reclaim('"lease expired"')}
+        for job_id, job in self.jobs.items():
+            if job.status == "in progress" and job.lease <= self.now - 1e-3:
+                assert job_id in taken
+            if job_id in taken:
+                assert job.status == "in progress"
+                assert job.lease <= self.now + 1e-3, "never before its lease is over"
+                self.happened("lease-losses")
+                self.fail(job, 0)
+                assert taken[job_id] == job.status
+
+    @rule(target=ends, most=strategies.integers(1, 3))
+    def outbox_take(self, most: int) -> Any:
+        due = {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None and job.outbox <= self.now}
+        taken = state.outbox_take(most, VISIBILITY)
+        assert len(taken) <= min(most, len(due))
+        assert len(taken) == most or all(abs(due[i] - self.now) < 1e-3 for i in due.keys() - {e.id for e in taken})
+        for end in taken:
+            job, record = self.jobs[end.id], self.redis.record(end.id)
+            assert (end.status, end.finished_at) == (job.status, record["finished-at"])
+            assert f'"status":"{job.status}"' in end.record.decode()
+            job.outbox = self.now + VISIBILITY
+        return multiple(*taken)
+
+    @rule(end=ends)
+    def outbox_acknowledge(self, end: Ended) -> None:
+        state.outbox_acknowledge([end])
+        job = self.jobs.get(end.id)
+        if job and self.redis.record(end.id).get("finished-at") == end.finished_at:
+            job.outbox = None
+
+    @rule(end=ends)
+    def announced_late(self, end: Ended) -> None:
+        """The job was retried and has ended once more when its first end is said to be announced."""
+        self.tick(0.001)
+        self.retry(end.id)
+        self.cancel(end.id)
+        self.outbox_acknowledge(end)
+
+    @rule()
+    def purge(self) -> None:
+        state.purge()
+        for job_id, job in list(self.jobs.items()):
+            if job.removed and job.removed <= self.now - 1e-3:
+                assert not self.redis.record(job_id)
+            if not self.redis.record(job_id):
+                assert job.status in ENDED
+                assert job.removed <= self.now + 1e-3
+                del self.jobs[job_id]
+                self.tokens.pop(job_id, None)
+
+    def fail(self, job: Job, delay: float, *, final: bool = False) -> None:
+        if job.cancel_requested:
+            self.end(job, "cancelled")
+            return
+        job.failures += 1
+        if final or job.failures >= ATTEMPTS:
+            self.end(job, "failed")
+        else:
+            self.wait(job, self.now + delay)
+            self.happened("retried")
+
+    def wait(self, job: Job, due: float) -> None:
+        job.status, job.due, job.lease = "submitted", due, 0
+
+    def end(self, job: Job, status: str) -> None:
+        job.status, job.removed = status, self.now + RETENTION
+        job.outbox = self.now if status in ANNOUNCED else None
+        self.happened(status)
+        if status == "complete":
+            self.happened("ran.micros", round(self.now - job.started, 3) * 1e6)
+
+    def happened(self, what: str, n: float = 1) -> None:
+        self.totals[what] += round(n)
+        self.minutes.setdefault(int(self.now // 60) * 60, Counter())[what] += round(n)
+
+    @invariant()
+    def redis_is_as_the_model(self) -> None:
+        found, records = self.read()
+        by_status = {index: list(found[index]) for index in STATUSES}
+        assert sorted(i for ids in by_status.values() for i in ids) == sorted(self.jobs), "in exactly one status set"
+        for job_id, job in self.jobs.items():
+            record = records[job_id]
+            assert record["status"] == job.status
+            assert job_id in by_status[job.status.replace(" ", "-")]
+            assert int(record.get("attempt", 0)) == job.attempt
+            assert int(record.get("failures", 0)) == job.failures
+            assert record.get("result") == job.result
+            assert ("finished-at" in record) == (job.status in ENDED)
+            assert ("cancel-requested-at" in record) == (job.cancel_requested and job.status != "complete")
+        scores = {
+            "due": {i: job.due for i, job in self.jobs.items() if job.status == "submitted"},
+            "leases": {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"},
+            "retention": {i: job.removed for i, job in self.jobs.items() if job.status in ENDED},
+            "outbox": {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None},
+        }
+        for index in scores:
+            assert found[index] == pytest.approx(scores[index], abs=1e-3)
+        in_order = sorted(self.jobs, key=lambda i: self.jobs[i].place)
+        assert list(found["incomplete"]) == [i for i in in_order if self.jobs[i].status != "complete"]
+        assert by_status["complete"] == [i for i in in_order if self.jobs[i].status == "complete"]
+
+    def read(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
+        """Each index with its scores, and the record of each job of the model, in one round trip."""
+        with self.redis.client.pipeline(transaction=False) as pipe:
+            for index in INDEXES:
+                pipe.zrange(f"jobs.{index}", 0, -1, withscores=True)
+            for job_id in self.jobs:
+                pipe.hgetall(f"job.{job_id}")
+            replies = pipe.execute()
+        found = {index: dict(reply) for index, reply in zip(INDEXES, replies, strict=False)}
+        return found, dict(zip(self.jobs, replies[len(INDEXES) :], strict=True))
+
+    def teardown(self) -> None:
+        """At the end, what was counted is what happened."""
+        totals = Counter({what: n for what, n in state.overview(0).totals.items() if ".le." not in what})
+        for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
+            totals[what] = round(totals[what], -3)
+        assert totals == self.totals
+        for minute in json.loads(overview.as_json())["minutes"]:
+            happened = self.minutes.get(minute.pop("at"), Counter())
+            assert minute.pop("waited") == pytest.approx(happened["waited.micros"] / 1e6, abs=1e-3)
+            first = happened["started"] - happened["restarted"]
+            assert minute == {what: happened[what] for what in minute} | {"started": first}
+        assert all(7000 < self.redis.client.ttl(key) <= 7200 for key in self.redis.client.scan_iter("jobs.minute.*"))
+
+
+@pytest.fixture
+def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings_ = Settings(
+        redis_url=store.url,
+        redis_username="admin",  # the clock is a key of its own
+        redis_password=store.passwords["admin"],
+        job_lease_seconds=LEASE,
+        job_retention_seconds=RETENTION,
+        job_max_attempts=ATTEMPTS,
+        max_queued_jobs=MAX_QUEUED,
+        job_events=frozenset(ANNOUNCED),
+        k_sink="http://broker",
+    )
+    real: Callable[[str], Any] = connection._script.__wrapped__
+
+    def with_test_clock(name: str) -> Any:
+        text = real(name).text.replace("redis.call('TIME')", "{redis.call('GET', 'test.clock'), 0}")
+        return connection._Script(text, str(store.client.script_load(text)))
+
+    loaded: dict[str, Any] = {}
+    for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
+        monkeypatch.setattr(f"{module}.settings", lambda: settings_)
+    monkeypatch.setattr(connection, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
+    connection._own.cache_clear()
+    Life.redis = store
+    yield
+    connection._own().connection.disconnect()
+    connection._own.cache_clear()
+
+
+def test_any_order_of_operations_keeps_the_promises(clock_that_jumps: None) -> None:
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    run(Life, settings=settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=checks))
