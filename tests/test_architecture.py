@@ -1,14 +1,12 @@
-"""The rules of this repository's shape, and that what it has is documented."""
+"""The rules of this repository's shape."""
 
 import ast
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from knative_jobs.runtime.settings import Settings
 from knative_jobs.store.connection import _PARTS
 from tests.conftest import ROOT
 
@@ -16,7 +14,6 @@ FUNCTIONS = ROOT / "functions"
 HANDLERS = sorted(FUNCTIONS.glob("*.py"))
 PACKAGE = sorted((FUNCTIONS / "knative_jobs").rglob("*.py"))
 LUA = sorted((FUNCTIONS / "knative_jobs" / "store" / "lua").glob("*.lua"))
-README = (ROOT / "README.md").read_text()
 SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
 
 
@@ -73,10 +70,3 @@ def test_every_function_has_a_service_and_every_service_a_function() -> None:
         assert manifest["metadata"]["name"] == service == env["FUNCTION_TARGET"].replace("_", "-")
         targets.add(env["FUNCTION_TARGET"])
     assert targets == {path.stem for path in HANDLERS}
-
-
-def test_every_route_setting_and_service_is_in_the_readme() -> None:
-    routes = {route for path in HANDLERS for route in re.findall(r'"(/\w+)"', path.read_text())}
-    settings = {field.name.upper() for field in dataclasses.fields(Settings)}
-    missing = {name for name in routes | settings | SERVICES if not re.search(rf"`[^`]*{name}\b", README)}
-    assert not missing

@@ -346,12 +346,12 @@ class TestJobEvents:
 
 
 class TestWebhook:
-    """The example of the README, as it is there."""
+    """The example of the page about events, as it is there."""
 
     @pytest.fixture
     def receiver(self, tmp_path: Path) -> Iterator[Callable[[], list[dict[str, object]]]]:
         """What somebody's receiver has printed so far."""
-        [script] = re.findall(r"    python3 -c '\n(.*?)'\n", (ROOT / "README.md").read_text(), re.DOTALL)
+        [script] = re.findall(r"    python3 -c '\n(.*?)'\n", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
         port, printed = str(free_port()), tmp_path / "printed"
         with printed.open("w") as out:
             command = [sys.executable, "-c", textwrap.dedent(script).replace("8000", port)]
