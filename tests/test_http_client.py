@@ -2,13 +2,12 @@
 
 import asyncio
 import gc
-import shutil
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+import trustme
 
 from knative_jobs.events import http_client
 from knative_jobs.events.http_client import Answer
@@ -234,14 +233,10 @@ class TestConnections:
     def test_over_tls_the_server_must_be_who_it_says(
         self, against, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
     ) -> None:
-        openssl = shutil.which("openssl")
-        assert openssl, "openssl is needed, to make a certificate"
-        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
-        subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+        authority, certificate = trustme.CA(), tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(str(certificate))
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(certificate, key)
+        authority.issue_cert("localhost").configure_cert(tls)
         if trusted:
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 

@@ -6,22 +6,27 @@ import json
 import logging
 import os
 import re
+import select
 import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import redis
+import trustme
 import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from knative_jobs.runtime.logs import Plain
 from knative_jobs.store.connection import _PARTS, _script
-from local import manifests, redis_users
-from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http, redis_server
+from local import manifests, redis_server, redis_users
+from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
 from tests.local.conftest import Platform
 from tests.local.conftest import platform as platform
 from tests.test_bad_input import UNKNOWN_ID, problem
@@ -297,14 +302,18 @@ class ClusterRedis(Redis):
     def __init__(self, folder: Path, passwords: Path) -> None:
         self.bin = folder / "bin"
         self.bin.mkdir()
-        (self.bin / "redis-server").symlink_to(redis_server())
+        (self.bin / "redis-server").symlink_to(redis_server.binary())
         self.acl_file, self.given = folder / "rendered.acl", passwords
         self.port, self.folder = free_port(), folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self, *options: str) -> None:
         more = ["--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes", "--save", "", *options]
-        env = {"PATH": f"{self.bin}:{os.environ['PATH']}", "PASSWORDS": str(self.given), "ACL_FILE": str(self.acl_file)}
+        env = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}:{os.defpath}",
+            "PASSWORDS": str(self.given),
+            "ACL_FILE": str(self.acl_file),
+        }
         script = ROOT / "knative" / "base" / "redis" / "start.sh"
         self.process = subprocess.Popen(["sh", script, *more], env=env, stdout=subprocess.DEVNULL)
         eventually(lambda: self.accepts("probe", ""))
@@ -380,36 +389,49 @@ class TestOneMachine:
 
 class TestTls:
     @pytest.fixture
-    def certificate(self, tmp_path: Path) -> Path:
-        options = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
-        command = ["openssl", *options.split(), "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"]
-        subprocess.run(command, check=True, capture_output=True)
-        return tmp_path / "ca.pem"
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def port(self, store: Redis, authority: trustme.CA) -> Iterator[int]:
+        """Where Redis is reached over TLS as 127.0.0.1, whether or not this build of it knows TLS."""
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(tls)
+
+        class PassOn(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with (
+                    suppress(OSError),
+                    tls.wrap_socket(self.request, server_side=True) as client,
+                    socket.create_connection(("127.0.0.1", store.port)) as server,
+                ):
+                    while True:
+                        for source in [client] if client.pending() else select.select([client, server], [], [])[0]:
+                            data = source.recv(65536)
+                            if not data:
+                                return
+                            (server if source is client else client).sendall(data)
+
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), PassOn) as front:
+            front.daemon_threads = True
+            threading.Thread(target=front.serve_forever, args=[0.01]).start()
+            yield front.server_address[1]
+            front.shutdown()
 
     def test_redis_is_reached_over_tls_and_only_with_its_own_certificate(
-        self, start: Start, store: Redis, certificate: Path
+        self, start: Start, port: int, authority: trustme.CA, tmp_path: Path
     ) -> None:
-        key, port = certificate.with_name("key.pem"), str(free_port())
-        files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
-        command = [redis_server(), "--port", "0", "--tls-port", port, "--tls-auth-clients", "no", *files]
-        server = subprocess.Popen([*command, "--save", ""], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        said = next((line for line in server.stdout or [] if "Ready to accept" in line or "FATAL" in line), "")
-        if "Ready" not in said and not os.environ.get("CI"):
-            server.communicate()
-            pytest.skip("this redis-server knows no TLS")
-        try:
-            url = {"REDIS_URL": f"rediss://127.0.0.1:{port}/0", "REDIS_USERNAME": "", "REDIS_PASSWORD": ""}
-            trusting = start("jobs", **url, SSL_CERT_FILE=str(certificate)).ready()
-            assert trusting.request("POST", "/jobs", body=JOB).status == 202
-            by_url = {**url, "REDIS_URL": f"{url['REDIS_URL']}?ssl_ca_certs={certificate}"}
-            assert start("jobs", **by_url).ready().request("POST", "/jobs", body=JOB).status == 202
-            problem(start("jobs", **url).ready().request("POST", "/jobs", body=JOB), 503)
-            another_name = {**url, "REDIS_URL": f"rediss://localhost:{port}/0"}
-            distrusting = start("jobs", **another_name, SSL_CERT_FILE=str(certificate)).ready()
-            problem(distrusting.request("POST", "/jobs", body=JOB), 503)
-        finally:
-            server.kill()
-            server.communicate()
+        trusted = tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(str(trusted))
+
+        def post(url: str, **settings: str) -> urllib3.BaseHTTPResponse:
+            return start("jobs", REDIS_URL=url, **settings).ready().request("POST", "/jobs", body=JOB)
+
+        url = f"rediss://127.0.0.1:{port}/0"
+        assert post(url, SSL_CERT_FILE=str(trusted)).status == 202
+        assert post(f"{url}?ssl_ca_certs={trusted}").status == 202
+        problem(post(url), 503)
+        problem(post(f"rediss://localhost:{port}/0", SSL_CERT_FILE=str(trusted)), 503)
 
 
 class TestRequests:
@@ -510,7 +532,7 @@ def test_the_audit_says_so_when_it_cannot_ask(tmp_path: Path) -> None:
     """And does not stop a build that has no network."""
     (tmp_path / "pip-audit").write_text("#!/bin/sh\necho 'no connection' >&2\nexit 1\n")
     (tmp_path / "pip-audit").chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}:{os.defpath}"}
     done = subprocess.run([ROOT / "scripts" / "audit"], env=env, capture_output=True, text=True)
     assert done.returncode == 0
     assert "not audited" in done.stderr
