@@ -24,7 +24,9 @@ from local import manifests, redis_server, redis_users
 from tests import browser
 
 ROOT = Path(__file__).parent.parent
-http = urllib3.PoolManager(timeout=60, retries=False)
+PATIENCE_S = 100
+"""How long a test waits for what must come. On a busy machine a process may need long to start."""
+http = urllib3.PoolManager(timeout=PATIENCE_S, retries=False)
 NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
 SERVER = {service.target: service.server for service in manifests.services()}
@@ -37,7 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(check: Callable[[], object], within_s: float = 20) -> object:
+def eventually(check: Callable[[], object], within_s: float = PATIENCE_S) -> object:
     """Return the first true value of `check`; fail when there is none in time."""
     ends_at = time.monotonic() + within_s
     while True:

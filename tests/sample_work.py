@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from knative_jobs import Fail, Job, Retry
+from knative_jobs.work.api import PROGRESS_SECONDS
 
 LIBC_HOLDING_THE_GIL = ctypes.PyDLL(None)
 
@@ -48,6 +49,16 @@ def work(job: Job) -> object:
             for step in range(int(float(seconds) * 20)):
                 job.progress(step / (float(seconds) * 20), f"step {step}")
                 time.sleep(0.05)
+        case ["wait-for", path, *then]:
+            wait_for(path)
+            if then == ["raise"]:
+                raise ValueError("no more to wait for")
+        case ["steps", folder]:
+            for step in range(1, 5):
+                wait_for(f"{folder}/{step}")
+                time.sleep(2 * PROGRESS_SECONDS)
+                job.progress(step / 5, f"step {step}")
+            wait_for(f"{folder}/5")
         case ["watch-cancelled"]:
             while not job.cancelled:
                 time.sleep(0.05)
@@ -56,6 +67,12 @@ def work(job: Job) -> object:
             time.sleep(float(seconds))
             return "done anyway"
     return None
+
+
+def wait_for(path: str) -> None:
+    """Wait until a test has made this file."""
+    while not Path(path).exists():
+        time.sleep(0.02)
 
 
 async def coroutine(job: Job) -> str:

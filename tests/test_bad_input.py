@@ -192,7 +192,7 @@ class TestRedisAway:
     def test_gone(self, start: Start) -> None:
         for target, method, path, body in self.REQUESTS:
             function = start(target, REDIS_URL="redis://127.0.0.1:9/0").ready()
-            self.expect_503(function.request(method, path, body=body, timeout=3))
+            self.expect_503(function.request(method, path, body=body))
 
     def test_silent(self, start: Start, store: Redis) -> None:
         """It takes connections and never answers."""
@@ -202,7 +202,7 @@ class TestRedisAway:
         store.process.send_signal(signal.SIGSTOP)
         try:
             with ThreadPoolExecutor() as threads:
-                for answer in threads.map(lambda f: f[0].request(f[1], f[2], body=f[3], timeout=3), functions):
+                for answer in threads.map(lambda f: f[0].request(f[1], f[2], body=f[3]), functions):
                     self.expect_503(answer)
         finally:
             store.process.send_signal(signal.SIGCONT)
@@ -214,7 +214,8 @@ class TestRedisAway:
         store.process.send_signal(signal.SIGSTOP)
         try:
             with ThreadPoolExecutor(30) as threads:
-                for answer in threads.map(lambda _: jobs.request("POST", "/jobs", body=EXAMPLE, timeout=3), range(30)):
+                # Redis has a second to answer: one after the other, the last would wait for half a minute.
+                for answer in threads.map(lambda _: jobs.request("POST", "/jobs", body=EXAMPLE, timeout=20), range(30)):
                     self.expect_503(answer)
         finally:
             store.process.send_signal(signal.SIGCONT)

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser import environment, program
-from tests.conftest import Start, eventually
+from tests.conftest import PATIENCE_S, Start
 from tests.e2e.conftest import Api, one_machine
 from tests.test_bad_input import UNKNOWN_ID
 from tests.test_security import READER, TOKENS
@@ -26,7 +26,7 @@ document.addEventListener('securitypolicyviolation', (e) => console.error(`${e.v
 """
 
 Open = Callable[..., Page]
-expect.set_options(timeout=20_000)  # milliseconds; other tests run beside these
+expect.set_options(timeout=1000 * PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def visit(local: one_machine, browser: Browser, expected: list[str]) -> Iterator
     def visit(path: str = "/", address: str = local.address, **window: object) -> Page:
         windows.append(browser.new_context(viewport=window.pop("viewport", {"width": 1280, "height": 900}), **window))
         page = windows[-1].new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.add_init_script(REPORT_VIOLATIONS)
         page.on("console", note)
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -107,10 +107,22 @@ def status(page: Page, job_id: str) -> object:
     return page.locator(f"#rows tr[data-id='{job_id}'] .badge")
 
 
-def test_jobs_of_every_status_and_the_last_hour_are_seen(visit: Open, api: Api, picture: Callable) -> None:
+def may_go_on(folder: Path, step: int) -> None:
+    """Let the work `steps FOLDER` go on up to a step; after the fifth it ends."""
+    folder.mkdir(exist_ok=True)
+    for number in range(1, step + 1):
+        (folder / str(number)).touch()
+
+
+def test_jobs_of_every_status_and_the_last_hour_are_seen(
+    visit: Open, api: Api, picture: Callable, tmp_path: Path
+) -> None:
+    may_go_on(tmp_path / "a", 3)
+    may_go_on(tmp_path / "b", 1)
     for what in ("return", "fail unknown-author", "report 0.5", "return", "raise oh", "return"):
         api.submit(what, "Moby Dick")
-    ids = [api.submit(what, "War and Peace")["id"] for what in ("report 6", "report 5", "return", "return")]
+    long = ("steps {}/a", "steps {}/b", "return", "return")
+    ids = [api.submit(what.format(tmp_path), "War and Peace")["id"] for what in long]
     api.request("POST", f"/cancel_job?job_id={ids[3]}")
     page = visit()
     expect(status(page, ids[1])).to_have_text("in progress")
@@ -125,24 +137,27 @@ def test_jobs_of_every_status_and_the_last_hour_are_seen(visit: Open, api: Api, 
     assert sum(heights) > 0
     expect(page.locator("#waiting > title")).to_contain_text("Mean time that jobs waited")
     bar = row(page, ids[0]).locator("progress")
-    eventually(lambda: float(bar.get_attribute("value") or 0) > 0.2)
+    expect(bar).to_have_attribute("value", "0.6")
     assert picture(page, "dashboard").stat().st_size < 200_000
+    for name in "ab":
+        may_go_on(tmp_path / name, 5)
     for job_id in ids[:2]:
-        api.request("POST", f"/cancel_job?job_id={job_id}")
+        api.wait_for(job_id, "complete")
 
 
-def test_a_job_is_submitted_and_its_bar_moves_to_the_end(visit: Open) -> None:
+def test_a_job_is_submitted_and_its_bar_moves_to_the_end(visit: Open, tmp_path: Path) -> None:
     page = visit()
-    page.get_by_label("Start", exact=True).fill("report 3")
+    page.get_by_label("Start", exact=True).fill(f"steps {tmp_path}")
     page.get_by_label("End", exact=True).fill("2")
     page.get_by_role("button", name="Submit").click()
     job_id = page.locator("#messages a").get_attribute("href").removeprefix("#job=")
     bar = row(page, job_id).locator("progress")
-    seen = set()
-    eventually(lambda: seen.add(bar.get_attribute("value")) or len(seen - {None}) > 2)
+    for step in range(1, 5):
+        may_go_on(tmp_path, step)
+        expect(bar).to_have_attribute("value", f"{step / 5:g}")  # it moves by itself
+    may_go_on(tmp_path, 5)
     expect(status(page, job_id)).to_have_text("complete")
     expect(bar).to_have_attribute("value", "1")
-    assert len({value for value in seen if value and float(value) < 1}) >= 2, "it moved by itself"
 
 
 def test_a_running_job_is_cancelled(visit: Open, api: Api) -> None:
@@ -167,15 +182,16 @@ def test_a_failed_job_is_tried_again_where_its_record_is_open(visit: Open, api: 
     expect(dialog.locator("#job-timeline li")).to_contain_text(["submitted", "attempt 2 began", "complete, after"])
 
 
-def test_a_change_that_comes_too_late_is_told_why(visit: Open, api: Api, expected: list[str]) -> None:
+def test_a_change_that_comes_too_late_is_told_why(visit: Open, api: Api, expected: list[str], tmp_path: Path) -> None:
     expected.append("409 .*/cancel_job")
-    job_id = api.submit("report 2")["id"]
+    job_id = api.submit(f"wait-for {tmp_path}/go")["id"]
     page = visit()
     expect(row(page, job_id)).to_be_visible()
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request))
+    (tmp_path / "go").touch()
     api.wait_for(job_id, "complete")
     page.evaluate("0")  # what it asked for meanwhile is told with the next call
     assert not asked, "nobody sees the page, so it asks for nothing"
@@ -406,15 +422,17 @@ def test_the_viewer_asks_for_a_token_where_it_is_needed(visit: Open, start: Star
     expect(page.locator(".btn.authorize.locked, .btn.authorize")).to_be_visible()
 
 
-def test_an_open_job_is_followed_as_a_stream(visit: Open, api: Api) -> None:
+def test_an_open_job_is_followed_as_a_stream(visit: Open, api: Api, tmp_path: Path) -> None:
     page = visit()
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request))
-    page.evaluate("id => location.hash = `job=${id}`", api.submit("report 2")["id"])
-    seen = set()
+    page.evaluate("id => location.hash = `job=${id}`", api.submit(f"steps {tmp_path}")["id"])
     bar = page.locator("#job-progress progress")
-    eventually(lambda: seen.add(bar.get_attribute("value")) or "1" in seen)
+    for step in range(1, 5):
+        may_go_on(tmp_path, step)
+        expect(bar).to_have_attribute("value", f"{step / 5:g}")
+    may_go_on(tmp_path, 5)
     expect(page.locator("#job-status")).to_have_text("complete")
-    assert len(seen) > 8, "it is told each change, and does not ask"
+    expect(bar).to_have_attribute("value", "1")
     assert [request for request in asked if "/job_events?" in request.url]
     assert len([request for request in asked if "/jobs_status?" in request.url]) <= 2

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import urllib3
 
-from tests.conftest import Function, Redis, Start, eventually
+from tests.conftest import PATIENCE_S, Function, Redis, Start, eventually
 
 FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
 MANY = 1000
@@ -30,16 +30,23 @@ def submit(endpoint: Start, store: Redis) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def worker(start: Start) -> Function:
-    return start("worker", JOB_SECONDS="0.5").ready()
+def worker(start: Start, tmp_path: Path) -> Function:
+    return start("worker", JOB_WORK="sample_work:work", EFFECTS=str(tmp_path / "effects")).ready()
 
 
-def soon(act: Callable[[], object], after_s: float = 0.3) -> None:
-    def acting() -> None:
-        with suppress(urllib3.exceptions.HTTPError):  # the test may end before the answer comes
-            act()
+@pytest.fixture
+def once_followed(store: Redis) -> Callable[..., None]:
+    """Do something as soon as somebody follows the job."""
 
-    threading.Timer(after_s, acting).start()
+    def once_followed(job_id: str, act: Callable[[], object]) -> None:
+        def acting() -> None:
+            eventually(lambda: store.client.pubsub_numsub(f"job.{job_id}")[0][1])
+            with suppress(urllib3.exceptions.HTTPError):  # the test may end before the answer comes
+                act()
+
+        threading.Thread(target=acting, daemon=True).start()
+
+    return once_followed
 
 
 def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple[str, dict[str, object]]]:
@@ -61,22 +68,22 @@ def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple
 
 
 class TestWait:
-    def test_it_answers_as_soon_as_the_job_ends(self, endpoint: Start, submit, worker: Function) -> None:
-        job_id = submit()
+    def test_it_answers_as_soon_as_the_job_ends(self, endpoint: Start, submit, worker: Function, once_followed) -> None:
+        job_id = submit("return")
         status = endpoint("jobs_status")
-        soon(lambda: worker.deliver(job_id))
+        once_followed(job_id, lambda: worker.deliver(job_id))
         began_at = time.monotonic()
-        job = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30").json()
+        job = status.request("GET", f"/jobs_status?job_id={job_id}&wait=60").json()
         assert job["status"] == "complete"
-        assert time.monotonic() - began_at < 10
+        assert time.monotonic() - began_at < 60, "it need not wait until the time is up"
 
     def test_a_job_that_has_ended_is_answered_at_once(self, endpoint: Start, submit) -> None:
         job_id = submit()
         endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
         began_at = time.monotonic()
-        answer = endpoint("jobs_status").request("GET", f"/job_status?job_id={job_id}&wait=30")
+        answer = endpoint("jobs_status").request("GET", f"/job_status?job_id={job_id}&wait=60")
         assert answer.json()["status"] == "cancelled"
-        assert time.monotonic() - began_at < 10
+        assert time.monotonic() - began_at < 60
 
     def test_when_the_time_is_up_it_answers_as_the_job_is(self, endpoint: Start, submit) -> None:
         began_at = time.monotonic()
@@ -90,7 +97,9 @@ class TestWait:
         assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
         assert "wait is a number of seconds from 0 to 60" in answer.json()["detail"]
 
-    def test_a_redis_that_starts_again_meanwhile_is_waited_for(self, start: Start, submit, store: Redis) -> None:
+    def test_a_redis_that_starts_again_meanwhile_is_waited_for(
+        self, start: Start, submit, store: Redis, once_followed
+    ) -> None:
         status, cancel, job_id = start("jobs_status").ready(), start("cancel_job").ready(), submit()
 
         def restart() -> None:
@@ -99,7 +108,7 @@ class TestWait:
             store.start()
             eventually(lambda: cancel.request("POST", f"/cancel_job?job_id={job_id}").status == 200)
 
-        soon(restart)
+        once_followed(job_id, restart)
 
         def answered() -> urllib3.BaseHTTPResponse | None:
             answer = status.request("GET", f"/jobs_status?job_id={job_id}&wait=30")
@@ -108,18 +117,20 @@ class TestWait:
 
         assert eventually(answered).json()["status"] == "cancelled"
 
-    def test_an_instance_that_is_stopped_answers_those_who_wait(self, start: Start, submit) -> None:
+    def test_an_instance_that_is_stopped_answers_those_who_wait(self, start: Start, submit, once_followed) -> None:
         status, job_id = start("jobs_status").ready(), submit()
-        soon(lambda: status.process.send_signal(signal.SIGTERM))
+        once_followed(job_id, lambda: status.process.send_signal(signal.SIGTERM))
         began_at = time.monotonic()
-        assert status.request("GET", f"/jobs_status?job_id={job_id}&wait=30").json()["status"] == "submitted"
-        assert status.process.wait(10) == 0
-        assert time.monotonic() - began_at < 15
+        assert status.request("GET", f"/jobs_status?job_id={job_id}&wait=60").json()["status"] == "submitted"
+        assert time.monotonic() - began_at < 60
+        assert status.process.wait(PATIENCE_S) == 0
 
-    def test_it_works_with_the_server_of_functions_framework_too(self, start: Start, submit, worker: Function) -> None:
-        status, job_id = start("jobs_status", command=[FRAMEWORK], PYTHONPATH="").ready(), submit()
-        soon(lambda: worker.deliver(job_id))
-        assert status.request("GET", f"/?job_id={job_id}&wait=30").json()["status"] == "complete"
+    def test_it_works_with_the_server_of_functions_framework_too(
+        self, start: Start, submit, worker: Function, once_followed
+    ) -> None:
+        status, job_id = start("jobs_status", command=[FRAMEWORK], PYTHONPATH="").ready(), submit("return")
+        once_followed(job_id, lambda: worker.deliver(job_id))
+        assert status.request("GET", f"/?job_id={job_id}&wait=60").json()["status"] == "complete"
 
     def test_a_thousand_who_wait_take_no_thread_and_little_memory_each(self, start: Start, submit, endpoint) -> None:
         status, job_id = start("jobs_status").ready(), submit()
@@ -151,26 +162,33 @@ class TestWait:
 
 
 class TestStream:
-    def test_it_has_each_change_until_the_job_ends(self, endpoint: Start, submit, worker: Function) -> None:
-        job_id = submit()
+    def test_it_has_each_change_until_the_job_ends(
+        self, endpoint: Start, submit, worker: Function, once_followed, tmp_path: Path
+    ) -> None:
+        job_id = submit(f"steps {tmp_path}")
         stream = events(endpoint("job_events"), job_id)
         assert next(stream)[1]["status"] == "submitted"
-        soon(lambda: worker.deliver(job_id))
+        once_followed(job_id, lambda: worker.deliver(job_id))
+        assert next(stream)[1]["status"] == "in progress"
+        for step in range(1, 5):
+            (tmp_path / str(step)).touch()
+            assert next(stream)[1]["progress"] == step / 5
+        (tmp_path / "5").touch()
         seen = [record for _, record in stream]
-        assert [seen[0]["status"], seen[-1]["status"]] == ["in progress", "complete"]
-        progress = [record["progress"] for record in seen if "progress" in record]
-        assert len(progress) > 3
-        assert progress == sorted(progress)
+        assert seen[-1]["status"] == "complete"
         assert seen[-1] == endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").json()
 
-    def test_who_comes_back_is_told_of_what_is_new(self, endpoint: Start, submit, worker: Function) -> None:
-        job_id, function = submit(), endpoint("job_events")
+    def test_who_comes_back_is_told_of_what_is_new(
+        self, endpoint: Start, submit, worker: Function, once_followed, tmp_path: Path
+    ) -> None:
+        job_id, function = submit(f"wait-for {tmp_path}/go"), endpoint("job_events")
         last_id, record = next(events(function, job_id))
         assert record["status"] == "submitted"
-        soon(lambda: worker.deliver(job_id))
-        seen = [record["status"] for _, record in events(function, job_id, last_id)]
-        assert seen[0] == "in progress"
-        assert seen[-1] == "complete"
+        once_followed(job_id, lambda: worker.deliver(job_id))
+        stream = events(function, job_id, last_id)
+        assert next(stream)[1]["status"] == "in progress"
+        (tmp_path / "go").touch()
+        assert [record["status"] for _, record in stream][-1] == "complete"
 
     def test_who_knows_the_end_need_not_come_back(self, endpoint: Start, submit) -> None:
         job_id, function = submit(), endpoint("job_events")
@@ -180,16 +198,20 @@ class TestStream:
         answer = function.request("GET", f"/job_events?job_id={job_id}", headers={"Last-Event-ID": last_id})
         assert (answer.status, answer.data) == (204, b"")
 
-    def test_a_wish_to_cancel_is_seen(self, start: Start, endpoint: Start, submit) -> None:
-        job_id, worker, cancel = submit(), start("worker", JOB_SECONDS="30").ready(), endpoint("cancel_job")
+    def test_a_wish_to_cancel_is_seen(
+        self, endpoint: Start, submit, worker: Function, once_followed, tmp_path: Path
+    ) -> None:
+        job_id = submit(f"wait-for {tmp_path}/go raise")
         stream = events(endpoint("job_events"), job_id)
         assert next(stream)[1]["status"] == "submitted"
-        soon(lambda: worker.deliver(job_id))
+        once_followed(job_id, lambda: worker.deliver(job_id))
         assert next(stream)[1]["status"] == "in progress"
-        cancel.request("POST", f"/cancel_job?job_id={job_id}")
-        seen = [record for _, record in stream]
-        assert any(record["status"] == "in progress" and "cancel-requested-at" in record for record in seen)
-        assert seen[-1]["status"] == "cancelled"
+        endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+        record = next(stream)[1]
+        assert record["status"] == "in progress"
+        assert "cancel-requested-at" in record
+        (tmp_path / "go").touch()
+        assert [record["status"] for _, record in stream][-1] == "cancelled"
 
     def test_who_leaves_is_forgotten_and_no_fault(self, endpoint: Start, submit, store: Redis) -> None:
         job_id, function = submit(), endpoint("job_events")
@@ -201,11 +223,13 @@ class TestStream:
         eventually(lambda: store.client.pubsub_numsub(f"job.{job_id}")[0][1] == 0)
         assert "Traceback" not in function.log()
 
-    def test_two_who_follow_one_job_see_the_same(self, endpoint: Start, submit, worker: Function) -> None:
-        job_id = submit()
+    def test_two_who_follow_one_job_see_the_same(
+        self, endpoint: Start, submit, worker: Function, once_followed
+    ) -> None:
+        job_id = submit("return")
         one, two = (events(endpoint("job_events"), job_id) for _ in "12")
         assert next(one) == next(two)
-        soon(lambda: worker.deliver(job_id))
+        once_followed(job_id, lambda: worker.deliver(job_id))
         assert [*one][-1] == [*two][-1]
 
     @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import trustme
 
 from knative_jobs.events import http_client
 from knative_jobs.events.http_client import Answer
+from tests.conftest import PATIENCE_S
+from tests.local.conftest import until
 
 TAKEN = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\n\r\n"
@@ -30,6 +32,8 @@ class Server:
         self.closes_after_s, self.last_word = closes_after_s, last_word
         self.messages: list[bytes] = []
         self.writers: list[asyncio.StreamWriter] = []
+        self.kept: Callable[[], list[object]] = list
+        """The connections to it that the client would use again."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
@@ -63,17 +67,20 @@ def against() -> Callable[..., None]:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
         scheme, at = "https" if tls else "http", f"localhost:{listening.sockets[0].getsockname()[1]}"
 
-        def post(body: bytes = b"{}", answer_s: float = 20, **headers: str) -> Coroutine[None, None, Answer]:
+        def post(body: bytes = b"{}", answer_s: float = PATIENCE_S, **headers: str) -> Coroutine[None, None, Answer]:
             return http_client.post(f"{scheme}://{at}/jobs/default?a=b", headers, body, answer_s)
 
+        def kept() -> list[object]:
+            return http_client._idle(asyncio.get_running_loop(), scheme, at)
+
+        server.kept = kept
         try:
             await exchange(post)
         finally:
             for writer in server.writers:
                 writer.close()
             listening.close()
-            await asyncio.sleep(0.05)
-        assert not http_client._idle(asyncio.get_running_loop(), scheme, at), "what the server has closed is not kept"
+        await until(lambda: not kept())  # what the server has closed
 
     def run(server: Server, exchange: Exchange, tls: ssl.SSLContext | None = None) -> None:
         asyncio.run(both(server, exchange, tls))
@@ -223,7 +230,8 @@ class TestConnections:
     def test_one_that_the_server_has_closed_costs_no_message(self, against, server: Server) -> None:
         async def exchange(post: Post) -> None:
             assert (await post()).status == 202
-            await asyncio.sleep(0.2)
+            if None not in server.answers:
+                await until(lambda: not server.kept())  # the client has noticed that it was closed
             assert (await post()).status == 202
 
         against(server, exchange)

@@ -1,5 +1,6 @@
 """The metrics: what Prometheus reads is what Redis holds, whichever instance tells it."""
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -59,6 +60,7 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     working = worker(JOB_MAX_ATTEMPTS="2", WORKER_DRAIN_SECONDS="0")
+    began_at = time.time()
 
     for _ in range(3):
         assert working.deliver(submit("sleep 0.02")) == 204
@@ -84,7 +86,7 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
     submit("waits")
     instances = [read(function) for function in (endpoint("metrics"), start("metrics").ready())]
     ages = [samples.pop("knative_jobs_oldest_waiting_seconds") for samples in instances]
-    assert 0 < ages[0] < ages[1] < 60
+    assert 0 < ages[0] < ages[1] < time.time() - began_at
     assert instances[0] == instances[1], "any instance tells the same"
     samples = instances[0]
 
@@ -108,7 +110,7 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
         assert len(buckets) > 10
         assert all(a <= b for a, b in pairwise(buckets)), "each holds what those below it hold"
         assert buckets[-1] == samples[f"{name}_bucket +Inf"] == samples[f"{name}_count"] == number
-    assert 3 * 0.02 < samples["knative_jobs_run_seconds_sum"] < 30
+    assert 3 * 0.02 < samples["knative_jobs_run_seconds_sum"] < time.time() - began_at
     assert samples["knative_jobs_run_seconds_bucket 0.01"] < 6, "those that slept are over it"
 
 

@@ -17,7 +17,7 @@ import pytest
 from knative_jobs.events import emit
 from knative_jobs.runtime.settings import Settings
 from local import manifests, supervisor
-from tests.conftest import ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
+from tests.conftest import PATIENCE_S, ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
 from tests.e2e.conftest import Api, one_machine
 from tests.test_worker import deliver_soon
 from tests.test_worker import status as status
@@ -120,7 +120,7 @@ class TestEvents:
         for _ in range(2):
             assert cancel_job.request("POST", f"/cancel_job?job_id={job_id}").status == 200
         eventually(lambda: broker.events)
-        time.sleep(0.3)
+        cancel_job.kill(signal.SIGTERM)  # what is open ends first
         assert broker.ended == [(job_id, "cancelled")]
 
     def test_a_job_that_is_cancelled_while_it_runs_is_announced(
@@ -160,7 +160,8 @@ class TestEvents:
         eventually(lambda: outbox_is_empty(store))
         visibility_timeout_passes(store)
         assert sweep.request("POST").status == 204
-        time.sleep(0.2)
+        for function in (*workers, sweep):
+            function.kill(signal.SIGTERM)  # what is open ends first
         assert sorted(broker.ended) == sorted((job_id, "completed") for job_id in jobs)
 
     def test_a_job_that_ends_again_is_announced_again(
@@ -236,11 +237,11 @@ class TestAtLeastOnce:
     def test_a_broker_that_takes_long_to_answer_has_the_event_and_one_that_hangs_up_has_not(
         self, monkeypatch: pytest.MonkeyPatch, broker: Broker
     ) -> None:
-        monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", 0.3)
+        monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", 1)
         monkeypatch.setattr(emit, "settings", lambda: Settings(k_sink=broker.url))
-        broker.answers_after_s = 1
+        broker.answers_after_s = 1000
         assert emit.emit_ended("1", "complete", "2", b"{}").result()
-        monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", 20)
+        monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", PATIENCE_S)
         broker.hangs_up = True
         assert not emit.emit_ended("1", "complete", "2", b"{}").result()
         assert len(broker.events) == 2
@@ -251,8 +252,10 @@ class TestAtLeastOnce:
         job_id = submit("return")
         self.cancel_all(endpoint, store)
         assert endpoint("retry_job").request("POST", f"/retry_job?job_id={job_id}").status == 202
-        sweeper(broker.url).request("POST")
-        time.sleep(0.2)
+        sweep = sweeper(broker.url)
+        sweep.request("POST")
+        eventually(lambda: outbox_is_empty(store))
+        sweep.kill(signal.SIGTERM)  # what is open ends first
         assert not broker.events
 
     def test_the_sweeper_goes_on_while_an_end_is_to_be_announced(
@@ -260,9 +263,10 @@ class TestAtLeastOnce:
     ) -> None:
         job_id = submit("return")
         self.cancel_all(endpoint, store)
+        sweep = sweeper(broker.url, SWEEP_SECONDS="60")
         store.client.zadd("jobs.outbox", {job_id: time.time() + 1})
-        assert sweeper(broker.url, SWEEP_SECONDS="4").request("POST").status == 204
-        assert broker.ended == [(job_id, "cancelled")]
+        assert sweep.request("POST").status == 204
+        eventually(lambda: broker.ended == [(job_id, "cancelled")])
 
     def test_on_sigterm_an_open_emission_is_waited_for(
         self, worker: Start, submit, store: Redis, broker: Broker
@@ -273,7 +277,7 @@ class TestAtLeastOnce:
         assert function.deliver(job_id) == 204
         eventually(lambda: broker.events)
         function.process.send_signal(signal.SIGTERM)
-        assert function.process.wait(10) == 0
+        assert function.process.wait(PATIENCE_S) == 0
         assert broker.ended == [(job_id, "completed")]
         assert outbox_is_empty(store)
 
@@ -286,7 +290,7 @@ class TestAtLeastOnce:
         (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id, "data": {}}))
         work = {"JOB_WORK": "sample_work:work", "EFFECTS": str(tmp_path / "effects"), "K_SINK": broker.url}
         command = ["-m", "knative_jobs.server.jobsink", str(tmp_path / "event")]
-        assert start("worker", command=command, **work).process.wait(20) == 0
+        assert start("worker", command=command, **work).process.wait(PATIENCE_S) == 0
         assert broker.ended == [(job_id, "completed")]
         assert outbox_is_empty(store)
 
@@ -299,21 +303,18 @@ class TestAtLeastOnce:
 
 class TestOffThePathOfRequests:
     def test_work_does_not_wait_for_a_slow_broker(self, worker: Start, submit, broker: Broker) -> None:
-        broker.answers_after_s = 2
+        broker.answers_after_s = 1000
         jobs = [submit("return") for _ in range(20)]
-        function = worker(broker.url)
-        began = time.monotonic()
-        assert function.deliver(jobs[0]) == 204
-        assert time.monotonic() - began < 2
-        eventually(lambda: len(broker.events) == 20, within_s=5)
+        assert worker(broker.url).deliver(jobs[0]) == 204
+        eventually(lambda: len(broker.events) == 20)
 
     def test_nor_does_an_answer_to_people(self, start: Start, submit, broker: Broker) -> None:
-        broker.answers_after_s = 30
+        broker.answers_after_s = 1000
         with socket.create_server(("127.0.0.1", 0)) as silent:
             for sink in (broker.url, NOBODY, f"http://127.0.0.1:{silent.getsockname()[1]}/"):
                 cancel_job = start("cancel_job", K_SINK=sink).ready()
                 for _ in range(40):
-                    answer = cancel_job.request("POST", f"/cancel_job?job_id={submit('return')}", timeout=2)
+                    answer = cancel_job.request("POST", f"/cancel_job?job_id={submit('return')}")
                     assert (answer.status, answer.json()["status"]) == (200, "cancelled")
 
 
@@ -328,9 +329,10 @@ class TestJobEvents:
         self, start: Start, submit, store: Redis, broker: Broker, job_events: str, announced: int
     ) -> None:
         self.cancel(start, submit, K_SINK=broker.url, JOB_EVENTS=job_events)
-        time.sleep(0.3)
+        if announced:
+            eventually(lambda: broker.events)
+        eventually(lambda: outbox_is_empty(store))
         assert len(broker.events) == announced
-        assert outbox_is_empty(store)
 
     def test_without_a_broker_nothing_is_kept_for_one(self, start: Start, submit, store: Redis) -> None:
         self.cancel(start, submit)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import browser
-from tests.conftest import ROOT, eventually
+from tests.conftest import PATIENCE_S, ROOT, eventually
 
 TESTS = """
 import time
@@ -60,10 +60,10 @@ def test_a_run_that_is_stopped_says_what_has_failed_and_stops_what_it_has_starte
         command = [sys.executable, "-m", "pytest", *options, tmp_path]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
     try:
-        eventually(lambda: len(list(tmp_path.glob("*.begun"))) == max(processes, 1), within_s=120)
+        eventually(lambda: len(list(tmp_path.glob("*.begun"))) == max(processes, 1))
         eventually(lambda: re.search("^F", printed.read_text(), re.MULTILINE))
         process.send_signal(number)
-        assert process.wait(120) == pytest.ExitCode.INTERRUPTED
+        assert process.wait(PATIENCE_S) == pytest.ExitCode.INTERRUPTED
         said = printed.read_text()
         assert re.search("^FAILED .*TestOne::test_that_fails - assert 1 == 2", said, re.MULTILINE), said
         assert "1 failed" in said

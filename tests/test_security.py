@@ -26,7 +26,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from knative_jobs.runtime.logs import Plain
 from knative_jobs.store.connection import _PARTS, _script
 from local import manifests, redis_server, redis_users
-from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
+from tests.conftest import NEVER, PATIENCE_S, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
 from tests.local.conftest import Platform
 from tests.local.conftest import platform as platform
 from tests.test_bad_input import UNKNOWN_ID, problem
@@ -447,7 +447,7 @@ class TestRequests:
         ids=["one long header", "many headers", "a long address"],
     )
     def test_headers_are_bounded(self, endpoint: Start, request_: bytes, status: int) -> None:
-        with socket.create_connection(("127.0.0.1", endpoint("openapi").port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", endpoint("openapi").port), timeout=PATIENCE_S) as connection:
             connection.sendall(request_)
             assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Function, Redis, Start, eventually
+from tests.conftest import PATIENCE_S, Function, Redis, Start, eventually
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def deliver_soon(worker: Function, job_id: str) -> threading.Thread:
     return thread
 
 
-def sweep_until(endpoint: Start, check: Callable[[], object], within_s: float = 20) -> None:
-    eventually(lambda: endpoint("sweeper").request("POST").status == 204 and check(), within_s)
+def sweep_until(endpoint: Start, check: Callable[[], object]) -> None:
+    eventually(lambda: endpoint("sweeper").request("POST").status == 204 and check())
 
 
 class TestOutcomes:
@@ -145,20 +145,23 @@ class TestOutcomes:
 
 
 class TestAttempts:
-    def test_work_that_raises_is_tried_again_after_a_backoff(self, worker: Start, submit, status, endpoint) -> None:
-        function = worker(JOB_BACKOFF_SECONDS="1", JOB_MAX_ATTEMPTS="3")
+    def test_work_that_raises_is_tried_again_after_a_backoff(self, worker: Start, submit, status, store: Redis) -> None:
+        function = worker(JOB_BACKOFF_SECONDS="600", JOB_MAX_ATTEMPTS="3")
         job_id = submit("raise-until-attempt 3")
+        for attempt, longest_s in ((1, 600), (2, 1200)):
+            began_at = time.time()
+            function.deliver(job_id)
+            job = status(job_id)
+            assert (job["status"], job["attempt"], job["failures"]) == ("submitted", attempt, attempt)
+            assert job["error"]["message"] == "not yet"
+            assert began_at + longest_s / 2 <= store.client.zscore("jobs.due", job_id) <= time.time() + longest_s
+            assert function.deliver(job_id) == 204
+            assert status(job_id)["attempt"] == attempt, "an event that comes again does not shorten the backoff"
+            store.client.zadd("jobs.due", {job_id: time.time()})  # the backoff is over
         function.deliver(job_id)
         job = status(job_id)
-        assert (job["status"], job["attempt"], job["failures"]) == ("submitted", 1, 1)
-        assert job["error"]["message"] == "not yet"
-        assert function.deliver(job_id) == 204
-        assert status(job_id)["attempt"] == 1, "an event that comes again does not shorten the backoff"
-        eventually(lambda: function.deliver(job_id) == 204 and status(job_id)["status"] == "complete")
-        job = status(job_id)
-        assert job["attempt"] == 3
+        assert (job["status"], job["attempt"]) == ("complete", 3)
         assert "error" not in job
-        assert job["finished-at"] - job["submitted-at"] >= 0.5 + 1
 
     def test_after_the_last_attempt_it_is_failed(self, worker: Start, submit, status) -> None:
         function = worker(JOB_BACKOFF_SECONDS="0", JOB_MAX_ATTEMPTS="3")
@@ -167,9 +170,9 @@ class TestAttempts:
         assert (status(job_id)["attempt"], status(job_id)["failures"]) == (3, 3)
 
     def test_work_may_say_when_it_wants_to_be_tried_again(self, worker: Start, submit, status) -> None:
-        function = worker(JOB_BACKOFF_SECONDS="60")
+        function = worker(JOB_BACKOFF_SECONDS="3600")
         job_id = submit("retry-after 0.3")
-        eventually(lambda: function.deliver(job_id) == 204 and status(job_id)["status"] == "complete", within_s=5)
+        eventually(lambda: function.deliver(job_id) == 204 and status(job_id)["status"] == "complete")
         assert status(job_id)["attempt"] == 2
 
 
@@ -243,17 +246,19 @@ class TestLeases:
             sweep_until(endpoint, lambda: status(job_id)["status"] != "in progress")
         assert (status(job_id)["status"], status(job_id)["attempt"]) == ("failed", 3)
 
-    @pytest.mark.parametrize("work", ["sleep 2", "hold-the-gil 2"])
+    @pytest.mark.parametrize("work", ["sleep 600", "hold-the-gil 600"])
     def test_work_of_any_kind_keeps_its_lease(
-        self, worker: Start, submit, status, endpoint: Start, effects: Path, work: str
+        self, worker: Start, submit, store: Redis, effects: Path, work: str
     ) -> None:
         function = worker(JOB_LEASE_SECONDS="0.6")
         job_id = submit(work)
         thread = deliver_soon(function, job_id)
-        while thread.is_alive():
-            endpoint("sweeper").request("POST")
-            thread.join(0.1)
-        assert (status(job_id)["status"], status(job_id)["attempt"]) == ("complete", 1)
+        eventually(lambda: begun(effects)[job_id] == 1)
+        for _ in range(5):
+            until = store.client.zscore("jobs.leases", job_id)
+            eventually(lambda until=until: store.client.zscore("jobs.leases", job_id) > until)
+        function.kill()
+        thread.join()
 
     def test_a_zombies_late_finish_is_refused_and_logged(
         self, worker: Start, submit, status, endpoint: Start, effects: Path
@@ -299,15 +304,14 @@ class TestCancel:
         assert worker().deliver(job_id) == 204
         assert not begun(effects)
 
-    @pytest.mark.parametrize("work", ["report 30", "watch-cancelled"])
+    @pytest.mark.parametrize("work", ["report 600", "watch-cancelled"])
     def test_a_running_job_learns_of_it(self, worker: Start, submit, status, endpoint, effects: Path, work) -> None:
         function = worker()
         job_id = submit(work)
         thread = deliver_soon(function, job_id)
         eventually(lambda: begun(effects))
         assert self.cancel(endpoint, job_id) == 202
-        thread.join(5)
-        assert not thread.is_alive()
+        thread.join()
         assert status(job_id)["status"] == "cancelled"
 
     def test_work_that_is_done_all_the_same_is_complete(self, worker: Start, submit, status, endpoint, effects) -> None:
@@ -361,12 +365,12 @@ class TestRetry:
 
 class TestDrain:
     def test_a_running_job_gets_the_grace_period(self, worker: Start, submit, status, effects: Path) -> None:
-        function = worker(WORKER_GRACE_SECONDS="10")
+        function = worker(WORKER_GRACE_SECONDS="100")
         job_id, waiting_id = submit("sleep 1"), submit("return")
         thread = deliver_soon(function, job_id)
         eventually(lambda: begun(effects))
         function.process.terminate()
-        assert function.process.wait(10) == 0
+        assert function.process.wait(PATIENCE_S) == 0
         thread.join()
         assert status(job_id)["status"] == "complete"
         assert status(waiting_id)["status"] == "submitted", "no new work after SIGTERM"
@@ -377,7 +381,7 @@ class TestDrain:
         thread = deliver_soon(function, job_id)
         eventually(lambda: begun(effects))
         function.process.terminate()
-        assert function.process.wait(10) == 0
+        assert function.process.wait(PATIENCE_S) == 0
         thread.join()
         job = status(job_id)
         assert (job["status"], job["attempt"]) == ("submitted", 1)
@@ -390,9 +394,10 @@ class TestDeadLetters:
     ) -> None:
         dead_letter = start("dead_letter", JOB_BACKOFF_SECONDS="30").ready()
         job_id = submit("return")
+        began_at = time.time()
         for _ in range(3):
             assert dead_letter.deliver(job_id, knativeerrorcode="500", knativeerrordata="boom") == 204
-        assert 25 < store.client.zscore("jobs.due", job_id) - time.time() < 31
+        assert began_at + 30 <= store.client.zscore("jobs.due", job_id) <= time.time() + 30
         assert "'knativeerrorcode': '500'" in dead_letter.log()
         assert store.record(job_id)["status"] == "submitted"
 
@@ -405,12 +410,13 @@ class TestDeadLetters:
 
 def test_progress_shows_while_the_work_runs(worker: Start, submit, status, effects: Path) -> None:
     function = worker()
-    job_id = submit("report 2")
+    job_id = submit("report 600")
     thread = deliver_soon(function, job_id)
     seen = [eventually(lambda: status(job_id).get("progress"))]
     seen.append(eventually(lambda: status(job_id)["progress"] > seen[0] and status(job_id)["progress"]))
     assert status(job_id)["progress-message"].startswith("step")
     assert 0 < seen[0] < seen[1] < 1
+    function.kill()
     thread.join()
 
 
@@ -425,10 +431,14 @@ def test_jobs_that_have_ended_are_removed_when_their_retention_is_over(
     assert endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").status == 404
 
 
-def test_two_workers_share_the_jobs_and_each_shows_its_address(worker: Start, submit, status) -> None:
+def test_two_workers_share_the_jobs_and_each_shows_its_address(
+    worker: Start, submit, status, effects: Path, tmp_path: Path
+) -> None:
     workers = [worker(WORKER_IP=f"127.0.0.{n}") for n in (1, 2)]
-    jobs = [submit("sleep 0.2") for _ in range(10)]
+    jobs = [submit(f"wait-for {tmp_path}/go") for _ in range(10)]
     threads = [deliver_soon(function, job_id) for function, job_id in zip(workers, jobs, strict=False)]
+    eventually(lambda: len(begun(effects)) == 2)
+    (tmp_path / "go").touch()
     for thread in threads:
         thread.join()
     split = Counter(str(status(job_id)["worker-ip"]) for job_id in jobs)
@@ -443,7 +453,7 @@ def test_a_jobsink_does_the_job_of_its_event_file(start: Start, submit, status, 
     (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id, "data": {}}))
     settings = {"JOB_WORK": "sample_work:work", "EFFECTS": str(effects)}
     command = ["-m", "knative_jobs.server.jobsink", str(tmp_path / "event")]
-    assert start("worker", command=command, **settings).process.wait(20) == 0
+    assert start("worker", command=command, **settings).process.wait(PATIENCE_S) == 0
     assert status(job_id)["status"] == "complete"
     assert status(other_id)["status"] == "submitted", "each has its own Kubernetes Job"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.conftest import ROOT, eventually, free_port, http
+from tests.conftest import PATIENCE_S, ROOT, eventually, free_port, http
 
 
 @dataclass
@@ -45,10 +45,12 @@ class Api:
     def ids(self, listing: str) -> list[str]:
         return [job["id"] for job in self.request("GET", f"/{listing}").json()]
 
-    def wait_for(self, job_id: str, status: str, within_s: float = 60) -> dict[str, Any]:
+    def wait_for(self, job_id: str, *statuses: str, within_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Return the job once it has one of these statuses."""
+
         def reached() -> dict[str, Any] | None:
             job = self.status(job_id)
-            return job if job["status"] == status else None
+            return job if job["status"] in statuses else None
 
         found = eventually(reached, within_s)
         assert isinstance(found, dict)
@@ -93,14 +95,14 @@ class one_machine:  # noqa: N801 - read as `with one_machine(...)`
             start_new_session=True,
             env={**os.environ, "PORT": str(self.port), **self.settings},
         )
-        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None, within_s=100)
+        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None)
         assert self.process.poll() is None, self.printed()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(PATIENCE_S)
         self.log.close()
 
     def printed(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import PATIENCE_S, eventually
 from tests.e2e.conftest import Api, one_machine
 
 SAMPLE_WORK = str(Path(__file__).parent.parent)
@@ -29,14 +29,17 @@ def descendants(local: one_machine) -> dict[psutil.Process, str]:
     return found
 
 
-def test_workers_come_for_work_up_to_the_maximum(data: str) -> None:
-    with one_machine(data, "--max-workers", "3", JOB_SECONDS="0.5") as local:
+def test_workers_come_for_work_up_to_the_maximum(data: str, tmp_path: Path) -> None:
+    work = {"JOB_WORK": "sample_work:work", "EFFECTS": str(tmp_path / "effects"), "PYTHONPATH": SAMPLE_WORK}
+    with one_machine(data, "--max-workers", "3", **work) as local:
         api = Api(local.address)
         assert not [command for command in descendants(local).values() if "knative_jobs.work.process" in command], (
             "none when idle"
         )
         with ThreadPoolExecutor() as threads:
-            ids = [job["id"] for job in threads.map(lambda i: api.submit(i, i), range(12))]
+            ids = [job["id"] for job in threads.map(lambda i: api.submit(f"wait-for {tmp_path}/go", i), range(12))]
+        eventually(lambda: len(api.ids("inprogress_jobs")) == 3)
+        (tmp_path / "go").touch()
         split = Counter(api.wait_for(job_id, "complete")["worker-ip"] for job_id in ids)
         assert set(split) == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
 
@@ -51,14 +54,14 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
     }
     with one_machine(data, **work) as local:
         api = Api(local.address)
-        job_id = api.submit("sleep 2")["id"]
-        api.wait_for(job_id, "in progress")
+        job_id = api.submit(f"wait-for {tmp_path}/go")["id"]
         eventually(effects.exists)
         servers = [process for process, command in descendants(local).items() if "granian" in command]
         workers = [server for server in servers if server.environ().get("FUNCTION_TARGET") == "worker"]
         assert workers
         for worker in workers:
             worker.kill()
+        (tmp_path / "go").touch()
         assert api.wait_for(job_id, "complete")["attempt"] == 2
         assert Counter(effects.read_text().split()[::2]) == {job_id: 2}
 
@@ -85,7 +88,7 @@ def test_jobs_survive_a_broker_that_is_killed(data: str) -> None:
         [broker] = [process for process, command in descendants(local).items() if "local.knative" in command]
         broker.kill()
         ids = [api.submit(i, i)["id"] for i in range(10)]
-        assert {api.wait_for(job_id, "complete", within_s=90)["status"] for job_id in ids} == {"complete"}
+        assert {api.wait_for(job_id, "complete")["status"] for job_id in ids} == {"complete"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -97,7 +100,7 @@ def test_ctrl_c_stops_all_of_it_and_a_restart_has_lost_nothing(data: str, number
         running = api.submit()["id"]
         processes = descendants(local)
         local.process.send_signal(number)
-        assert local.process.wait(30) == 0
+        assert local.process.wait(PATIENCE_S) == 0
         eventually(lambda: not any(process.is_running() for process in processes))
         assert "Traceback" not in local.printed()
     with one_machine(data, JOB_SECONDS="0.2") as local:

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from local import ROOT, ports
-from tests.conftest import eventually, http
+from tests.conftest import PATIENCE_S, eventually, http
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,7 +31,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-async def until(check: Callable[[], object], within_s: float = 10) -> None:
+async def until(check: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(within_s):
         while not check():
             await asyncio.sleep(0.01)
@@ -133,7 +133,7 @@ class Platform:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The Broker: what it takes, whom it brings it to, how hard it tries, and what becomes of the rest."""
 
-import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
@@ -111,12 +109,10 @@ async def test_what_is_no_event_is_refused() -> None:
 
 
 async def test_the_sender_never_waits_for_a_subscriber() -> None:
-    slow = Sink(takes_s={"slow": 30})
+    slow = Sink(takes_s={"slow": 1000})
     async with broker(Sub(slow)) as sender:
-        before = time.monotonic()
         assert await sender.send(ce_id="slow") == 202
         assert await sender.send(ce_id="quick") == 202
-        assert time.monotonic() - before < 1
         await until(lambda: set(slow.ids) == {"slow", "quick"})  # nor does one event wait for another
 
 
@@ -125,8 +121,13 @@ async def test_a_failed_delivery_is_repeated_after_longer_and_longer_waits() -> 
     async with broker(Sub(sink, delivery=QUICK._replace(retry=5, backoff_delay_s=0.02))) as sender:
         await sender.send()
         await until(lambda: len(sink.ids) == 6)
-    for wait, expected in zip(sink.waits, (0.02, 0.04, 0.08, 0.16, 0.32), strict=True):
-        assert expected <= wait < 2 * expected + 0.1
+    for wait, least in zip(sink.waits, (0.02, 0.04, 0.08, 0.16, 0.32), strict=True):
+        assert wait >= least
+
+
+def test_exponential_backoff_doubles() -> None:
+    exponential = QUICK._replace(backoff_policy="exponential", backoff_delay_s=2)
+    assert [backoff_s(exponential, retry) for retry in range(4)] == [2, 4, 8, 16]
 
 
 def test_linear_backoff_grows_by_the_delay() -> None:
@@ -147,8 +148,9 @@ async def test_what_is_given_up_goes_to_the_dead_letter_sink_and_says_why() -> N
     async with broker(Sub(sink, dead=dead)) as sender:
         await sender.send(b"the data", ce_subject="job-1")
         await until(lambda: dead.received)
-        await asyncio.sleep(0.1)
-    assert sink.ids == ["1"] * 3
+        await sender.send(ce_id="2")
+        await until(lambda: "2" in sink.ids)
+    assert sink.ids == [*["1"] * 3, "2"]
     assert dead.ids == ["1"]
     _, headers, body = dead.received[0]
     assert body == b"the data"

@@ -3,15 +3,13 @@
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import Redis, Start
-from tests.manifests.rendered import KNATIVE, OVERLAYS, Manifest
+from tests.manifests.rendered import KNATIVE, OVERLAYS, Manifest, build
 from tests.test_metrics import read
 
 COMPONENT = KNATIVE / "components" / "monitoring"
@@ -29,9 +27,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
     below, component = (os.path.relpath(path, tmp_path) for path in (KNATIVE / "overlays" / request.param, COMPONENT))
     text = f"namespace: knative-jobs\nresources: [{below}]\ncomponents: [{component}]\n{TOKEN}"
     (tmp_path / "kustomization.yaml").write_text(text)
-    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return build(tmp_path)
 
 
 def one(manifests: list[Manifest], kind: str, name: str, group: str = "") -> Manifest:
