@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 import redis
 import urllib3
@@ -24,6 +25,10 @@ from local import manifests, redis_server, redis_users
 from tests import browser
 
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 PATIENCE_S = 100
 """How long a test waits for what must come. On a busy machine a process may need long to start."""
 http = urllib3.PoolManager(timeout=PATIENCE_S, retries=False)

@@ -376,4 +376,4 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def test_any_order_of_operations_keeps_the_promises(clock_that_jumps: None) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    run(Life, settings=settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=checks))
+    run(Life, settings=settings(max_examples=150, stateful_step_count=40, suppress_health_check=checks))
