@@ -374,6 +374,7 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     connection._own.cache_clear()
 
 
+@pytest.mark.timeout(900)
 def test_any_order_of_operations_keeps_the_promises(clock_that_jumps: None) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run(Life, settings=settings(max_examples=150, stateful_step_count=40, suppress_health_check=checks))

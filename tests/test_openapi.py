@@ -82,6 +82,7 @@ def test_every_field_of_a_record_is_described(start: Start, endpoint: Start, sto
         validator({"$ref": "#/components/schemas/Job", "unevaluatedProperties": False}).validate(job)
 
 
+@pytest.mark.timeout(900)
 def test_no_answer_is_undocumented_whatever_is_sent(tmp_path: Path) -> None:
     (tmp_path / "expected.toml").write_text(EXPECTED)
     program = [Path(sys.executable).with_name("schemathesis"), "--config-file", "expected.toml", "run", FILE]

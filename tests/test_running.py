@@ -100,6 +100,7 @@ class TestBrowser:
     ) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         monkeypatch.setattr(browser, "_starts", browser.program)
+        monkeypatch.setattr(browser, "PLAYWRIGHT", ["no-such-program"])
         installer = tmp_path / "apt-get"
         installer.write_text(f'#!/bin/sh\n[ "$1" = update ] || /bin/ln -s {installer} {tmp_path}/chromium\n')
         installer.chmod(0o755)
