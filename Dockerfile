@@ -1,4 +1,4 @@
-# One image for all functions: FUNCTION_TARGET and FUNCTION_SOURCE choose which one runs.
+# One image for all functions: K_SERVICE, which Knative sets, or FUNCTION_TARGET chooses which one runs.
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build

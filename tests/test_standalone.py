@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Start
+from tests.conftest import ROOT, Start, eventually
 
 FUNCTIONS = sorted(path.stem for path in (ROOT / "functions").glob("*.py"))
 FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
@@ -27,7 +27,21 @@ class TestEachFunction:
         assert healthy(start, target, command=[FRAMEWORK], PYTHONPATH="")
 
     def test_as_in_the_image(self, start: Start, target: str) -> None:
-        assert healthy(start, target)
+        service = target.replace("_", "-")
+        assert healthy(start, target, K_SERVICE=service, FUNCTION_TARGET="", FUNCTION_SOURCE="")
+
+
+def test_a_function_under_another_name_is_named_by_a_variable(start: Start) -> None:
+    """As `func` deploys it: see func.yaml."""
+    function = start("jobs", K_SERVICE="submit", FUNCTION_SOURCE="").ready()
+    assert function.request("POST", "/jobs", body=b'{"start": 1, "end": 2}').status == 202
+
+
+def test_a_function_without_any_name_ends_and_says_which_variable_is_missing(start: Start) -> None:
+    function = start("jobs", FUNCTION_TARGET="", FUNCTION_SOURCE="")
+    eventually(lambda: function.process.poll() is not None)
+    assert function.process.returncode
+    assert "FUNCTION_TARGET must name the function" in function.log()
 
 
 def test_a_job_is_done_by_the_functions_alone(start: Start) -> None:

@@ -68,6 +68,10 @@ class Settings:
     """The worker's address as the record shows it. Empty: that of the interface that reaches Redis."""
     k_service: str = ""
     """The Service's name, given by Knative. Where it is set, logs are JSON."""
+    function_target: str = ""
+    """The function that this process serves. Empty: the one that the Service is named after, `-` for `_`."""
+    function_source: str = ""
+    """The file that the function is in. Empty: the file of its name in `functions/`."""
     sweep_seconds: AtLeast0 = 50
     """How long one sweep keeps watching while jobs wait or run."""
     otel_exporter_otlp_endpoint: str = ""

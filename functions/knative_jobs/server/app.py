@@ -1,4 +1,7 @@
-"""The application of one function, for granian: FUNCTION_TARGET in FUNCTION_SOURCE.
+"""The application of one function, for granian.
+
+The Service's name says which function that is: K_SERVICE `jobs-status` is `jobs_status` in `functions/jobs_status.py`.
+FUNCTION_TARGET and FUNCTION_SOURCE, the variables of functions-framework, say it where they are set.
 
 The function is loaded at once: one that cannot start says so, and the first request does not wait.
 """
@@ -6,6 +9,7 @@ The function is loaded at once: one that cannot start says so, and the first req
 import gc
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 gc.disable()  # until all is loaded: nothing of it is garbage, and looking for some is a tenth of a cold start
@@ -18,10 +22,22 @@ from flask import Request, Response  # noqa: E402
 from functions_framework import create_app  # noqa: E402
 
 from knative_jobs.runtime import logs  # noqa: E402
+from knative_jobs.runtime.settings import InvalidSettingError, settings  # noqa: E402
 from knative_jobs.server.rsgi import Application  # noqa: E402
 
+FUNCTIONS = Path(__file__).resolve().parents[2]
+
+
+def _named() -> tuple[str, str]:
+    """Return the function's name and its file."""
+    target = settings().function_target or settings().k_service.replace("-", "_")
+    if not target:
+        raise InvalidSettingError("FUNCTION_TARGET must name the function to serve; K_SERVICE is not set either")
+    return target, settings().function_source or str(FUNCTIONS / f"{target}.py")
+
+
 logs.configure()
-_function = create_app()  # type: ignore[no-untyped-call]
+_function = create_app(*_named())  # type: ignore[no-untyped-call]
 _handler: Any = getattr(sys.modules.get(_function.name), _function.name, None)
 
 
