@@ -43,7 +43,7 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
         for service in manifests.services(manifests.BASE, *components):
             if not service.public:
                 most = max_workers if service.name == "worker" else 1
-                user = service.env.get("REDIS_USERNAME", "")
+                user = service.redis_user
                 env = os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
                 services[service.name] = Autoscaler(service, most, processes, env, grace_s)
         post = activator.posting(services)

@@ -33,6 +33,8 @@ class Service(NamedTuple):
     target: str
     source: Path
     env: dict[str, str]
+    redis_user: str
+    """Who it is in Redis. Empty: it does not call Redis."""
     public: bool
     """False: cluster-local, so that only a Trigger or a PingSource calls it."""
     concurrency: int
@@ -128,6 +130,7 @@ def _service(manifest: Manifest) -> Service:
         target,
         ROOT / env.get("FUNCTION_SOURCE", FUNCTIONS / f"{target}.py"),
         env,
+        redis_user=labels.get("knative-jobs.dev/redis-user", ""),
         public=labels.get("networking.knative.dev/visibility") != "cluster-local",
         concurrency=spec.get("containerConcurrency") or (1 if name == "worker" else 10),
         timeout_s=spec.get("timeoutSeconds", 600),

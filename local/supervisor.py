@@ -65,7 +65,7 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         env = _environment(redis_port, broker_socket, components)
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
         declared = manifests.services(manifests.BASE, *components)
-        public = {s.env["REDIS_USERNAME"] for s in declared if s.public and "REDIS_USERNAME" in s.env}
+        public = {s.redis_user for s in declared if s.public and s.redis_user}
         # Who measures may have to do what no function may.
         passwords = redis_users.write(data, public, env.pop("REDIS_ADMIN_PASSWORD", ""))
         redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
@@ -78,7 +78,7 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         fds = [broker_socket.fileno(), lock.fileno()]
         knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, [*fds, max_workers, *components])]
         knative_ready = partial(_answers, client, env["K_SINK"])
-        internal = {s.env.get("REDIS_USERNAME", "") for s in declared if not s.public}
+        internal = {s.redis_user for s in declared if not s.public}
         its_env = env | {PASSWORDS: json.dumps({user: passwords[user] for user in internal & passwords.keys()})}
         knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)

@@ -35,7 +35,7 @@ http = urllib3.PoolManager(timeout=PATIENCE_S, retries=False)
 NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
 SERVER = {service.target: service.server for service in manifests.services()}
-REDIS_USER = {service.target: service.env.get("REDIS_USERNAME", "") for service in manifests.services()}
+REDIS_USER = {service.target: service.redis_user for service in manifests.services()}
 
 
 def free_port() -> int:

@@ -5,16 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from knative_jobs.store.connection import _PARTS
+from local import manifests
 from tests.conftest import ROOT
 
 FUNCTIONS = ROOT / "functions"
 HANDLERS = sorted(FUNCTIONS.glob("*.py"))
 PACKAGE = sorted((FUNCTIONS / "knative_jobs").rglob("*.py"))
 LUA = sorted((FUNCTIONS / "knative_jobs" / "store" / "lua").glob("*.lua"))
-SERVICES = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
+SERVICES = {service.name for service in manifests.services()}
 
 
 def imports(path: Path) -> set[str]:
@@ -61,12 +61,4 @@ def test_a_script_states_its_arguments_reply_and_guarantee_and_searches_no_keysp
 
 
 def test_every_function_has_a_service_and_every_service_a_function() -> None:
-    targets = set()
-    for service in SERVICES:
-        manifest = yaml.safe_load((ROOT / "knative" / "base" / "services" / f"{service}.yaml").read_text())
-        (container,) = manifest["spec"]["template"]["spec"]["containers"]
-        env = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
-        assert env["FUNCTION_SOURCE"] == f"functions/{env['FUNCTION_TARGET']}.py"
-        assert manifest["metadata"]["name"] == service == env["FUNCTION_TARGET"].replace("_", "-")
-        targets.add(env["FUNCTION_TARGET"])
-    assert targets == {path.stem for path in HANDLERS}
+    assert {service.replace("-", "_") for service in SERVICES} == {path.stem for path in HANDLERS}

@@ -8,6 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from knative_jobs.runtime.settings import Settings
+from local import manifests
 from tests.conftest import ROOT
 
 HIDDEN = {".venv", ".bench", ".data", "node_modules"}
@@ -61,7 +62,7 @@ def test_every_setting_is_on_its_page() -> None:
 
 
 def test_every_service_is_on_the_page_of_the_architecture() -> None:
-    services = {path.stem for path in (ROOT / "knative" / "base" / "services").glob("*.yaml")}
+    services = {service.name for service in manifests.services()}
     text = (ROOT / "docs" / "architecture.md").read_text()
     assert {service for service in services if re.search(rf"\b{service}\b", text)} == services
 

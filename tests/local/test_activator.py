@@ -61,7 +61,7 @@ async def serving(
     source = folder / "echo.py"
     source.write_text(code)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "functions")}
-    service = Service("echo", "echo", source, {}, public=False, concurrency=concurrency, timeout_s=PATIENCE_S)
+    service = Service("echo", "echo", source, {}, "", public=False, concurrency=concurrency, timeout_s=PATIENCE_S)
     with (folder / "lock").open("w") as lock:
         processes = Processes(lock)
         scaler = Autoscaler(service, most, processes, env, grace_s=2, idle_s=idle_s)

@@ -10,7 +10,7 @@ from local.manifests import DOMAIN, Delivery, ManifestError
 SERVICES = """
 apiVersion: serving.knative.dev/v1
 kind: Service
-metadata: {name: jobs-status}
+metadata: {name: jobs-status, labels: {knative-jobs.dev/redis-user: reader}}
 spec: {template: {spec: {containers: [{env: [
   {name: LIMIT, value: "5"}, {name: PASSWORD, valueFrom: {secretKeyRef: {name: redis, key: password}}}]}]}}}
 ---
@@ -49,8 +49,9 @@ def test_services_are_found_in_every_folder_with_what_they_say(tmp_path: Path) -
     (tmp_path / "deeper" / "services.yaml").write_text(SERVICES)
     status, worker = manifests.services(tmp_path)
     assert (status.name, status.target, status.source) == ("jobs-status", "jobs_status", FUNCTIONS / "jobs_status.py")
-    assert (status.public, status.env) == (True, {"LIMIT": "5"})
+    assert (status.public, status.env, status.redis_user) == (True, {"LIMIT": "5"}, "reader")
     assert (worker.target, worker.source, worker.public) == ("run", FUNCTIONS / "runner.py", False)
+    assert worker.redis_user == ""
     assert (worker.concurrency, worker.timeout_s) == (3, 60)
 
 

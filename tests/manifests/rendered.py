@@ -73,7 +73,17 @@ def functions(overlay: str) -> dict[str, Manifest]:
 def environment(manifest: Manifest) -> dict[str, str]:
     """The environment that a Knative Service states for its container."""
     [container] = manifest["spec"]["template"]["spec"]["containers"]
-    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
+    return {e["name"]: e["value"] for e in container.get("env", []) if "value" in e}
+
+
+def target(service: Manifest) -> str:
+    """The name of the function that a Knative Service serves."""
+    return environment(service).get("FUNCTION_TARGET", str(service["metadata"]["name"]).replace("-", "_"))
+
+
+def source(service: Manifest) -> Path:
+    """The file with that function."""
+    return ROOT / environment(service).get("FUNCTION_SOURCE", f"functions/{target(service)}.py")
 
 
 def settings(overlay: str) -> dict[str, str]:

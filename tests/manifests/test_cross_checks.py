@@ -1,7 +1,9 @@
 """What no schema sees: that the manifests fit each other, the code, and what Knative and Kubernetes do with them."""
 
 import ast
+import tomllib
 from dataclasses import fields
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,16 +14,19 @@ from knative_jobs.runtime.settings import settings as read_settings
 from local import redis_users
 from tests.conftest import ROOT, Start
 from tests.manifests.rendered import (
+    KNATIVE,
     OVERLAYS,
     WEBHOOK,
     Manifest,
-    environment,
     functions,
     of_kind,
     one,
     pods,
     rendered,
     settings,
+    source,
+    target,
+    with_component,
 )
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
@@ -41,15 +46,15 @@ QUEUE_PROXY_MCPU = 25
 
 
 def test_every_function_has_a_service_and_every_service_a_function() -> None:
-    by_target = {environment(m)["FUNCTION_TARGET"]: name for name, m in functions("base").items()}
+    by_target = {target(m): name for name, m in functions("base").items()}
     assert by_target == {stem: stem.replace("_", "-") for stem in HANDLERS}
 
 
-@EACH
-def test_function_target_is_a_function_in_function_source(name: str) -> None:
-    env = environment(functions("base")[name])
-    module = ast.parse((ROOT / env["FUNCTION_SOURCE"]).read_text())
-    assert env["FUNCTION_TARGET"] in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+def test_every_service_is_named_after_a_function_or_names_one(overlay: str) -> None:
+    for service in functions(overlay).values():
+        module = ast.parse(source(service).read_text())
+        assert target(service) in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
 
 
 @ALL
@@ -81,9 +86,7 @@ def test_the_webhook_component_brings_its_function_and_a_trigger_that_calls_it()
     assert (
         container["image"] == one(WEBHOOK, "Deployment", "debug")["spec"]["template"]["spec"]["containers"][0]["image"]
     )
-    target = environment(service)["FUNCTION_TARGET"]
-    module = ast.parse((ROOT / environment(service)["FUNCTION_SOURCE"]).read_text())
-    assert target in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
+    assert source(service).parent == ROOT / "examples"
     assert "COPY --from=build /app/examples examples" in (ROOT / "Dockerfile").read_text()
 
 
@@ -93,6 +96,26 @@ def test_k_sink_is_the_address_of_the_broker(overlay: str) -> None:
     metadata = broker["metadata"]
     ingress = INGRESS_OF_CLASS[metadata.get("annotations", {}).get("eventing.knative.dev/broker.class", "")]
     assert settings(overlay)["K_SINK"] == f"http://{ingress}/{metadata['namespace']}/{metadata['name']}"
+
+
+LABELS = {"app.kubernetes.io/part-of": "knative-jobs", "app.kubernetes.io/managed-by": "kustomize"}
+OWN_LABELS = {f"app.kubernetes.io/{name}" for name in ("name", "component", "version")}
+
+
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+def test_every_object_has_the_usual_labels(overlay: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for manifest in rendered(overlay):
+        labels = manifest["metadata"].get("labels", {})
+        assert LABELS.items() <= labels.items(), manifest
+        assert labels.keys() >= OWN_LABELS, manifest
+        assert labels["app.kubernetes.io/version"] == version, manifest
+
+
+@pytest.mark.parametrize("component", sorted(path.name for path in (KNATIVE / "components").iterdir()))
+def test_what_a_component_adds_has_them_too(component: str, tmp_path: Path) -> None:
+    for manifest in with_component("production", component, tmp_path):
+        assert {*LABELS, *OWN_LABELS} <= manifest["metadata"].get("labels", {}).keys(), manifest
 
 
 @ALL
@@ -107,8 +130,13 @@ def test_all_is_in_one_namespace(overlay: str) -> None:
 def test_the_manifests_set_what_the_code_reads(overlay: str) -> None:
     read = {field.name.upper() for field in fields(Settings)}
     found_by_the_worker_itself, set_by_knative = "WORKER_IP", "K_SERVICE"
+    by_the_name_of_the_service = {"FUNCTION_TARGET", "FUNCTION_SOURCE"}
     by_service, by_secret = {"REDIS_USERNAME", "REDIS_PASSWORD"}, {"API_TOKENS"}
-    assert {*settings(overlay)} == read - by_service - by_secret - {found_by_the_worker_itself, set_by_knative}
+    assert {*settings(overlay)} == read - by_service - by_secret - {
+        found_by_the_worker_itself,
+        set_by_knative,
+        *by_the_name_of_the_service,
+    }
 
 
 @ALL
@@ -126,7 +154,7 @@ def test_every_pod_reads_the_settings_and_the_password_of_its_own_redis_user(ove
             continue
         [container] = pod["containers"]
         assert container["envFrom"][0] == {"configMapRef": {"name": name}}, owner
-        env = {entry["name"]: entry for entry in container["env"]}
+        env = {entry["name"]: entry for entry in container.get("env", [])}
         if owner != "Service openapi":
             user = env["REDIS_USERNAME"]["value"]
             assert env["REDIS_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "redis", "key": user}}, owner
@@ -242,7 +270,7 @@ def test_all_of_it_fits_on_two_cpus_beside_knative() -> None:
 def test_the_readiness_probe_is_answered(name: str, endpoint: Start) -> None:
     [container] = functions("base")[name]["spec"]["template"]["spec"]["containers"]
     path = container["readinessProbe"]["httpGet"]["path"]
-    assert endpoint(container["env"][0]["value"]).request("GET", path).status == 200
+    assert endpoint(name.replace("-", "_")).request("GET", path).status == 200
 
 
 def mcpu(pod: Manifest) -> int:
