@@ -1,19 +1,17 @@
-"""Every public function in one process: one application, `app`, that goes by the path."""
+"""Every public function in one process: one application, `app`, that goes by the path of a request."""
 
 import logging
 import re
-import sys
-from collections.abc import Iterable
 from contextvars import ContextVar
 from http import HTTPStatus
 
-import functions_framework
 from flask import Request, Response
 
 from knative_jobs.runtime.logs import Plain
 from knative_jobs.runtime.settings import settings
+from knative_jobs.server import by_path
 from knative_jobs.server.rsgi import Application
-from knative_jobs.web.endpoint import Handler, no_such_route, problem
+from knative_jobs.web.endpoint import problem
 from local import manifests
 from local.log import MARK
 
@@ -34,34 +32,19 @@ class _Formatter(Plain):
         return "\n".join(front + line for line in super().format(record).splitlines())
 
 
-def load(services: Iterable[manifests.Service]) -> dict[str, tuple[str, Handler]]:
-    """Return, for each path of the public ones among the services, the Service's name and its function."""
-    handlers = {}
-    for service in services:
-        if service.public:
-            functions_framework.create_app(service.target, str(service.source))  # type: ignore[no-untyped-call]
-            handler: Handler = getattr(sys.modules[service.source.stem], service.target)
-            for path in (*handler.routes, *handler.pages):
-                handlers[path] = (service.name, handler)
-    return handlers
-
-
-def by_path(request: Request) -> Response:
-    """Let the function that has the path answer. Where no token is asked for, that is for this machine alone."""
+def respond(request: Request) -> Response:
+    """Have the function answer that has the path. Where no token is asked for, it answers to this machine alone."""
     host = request.headers.get("Host", "")
     if not _HERE.fullmatch(host) and not settings().api_tokens:
         detail = f"This answers to localhost. To have it answer to {host[:200]!r} too, set API_TOKENS."
         return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
-    found = _handlers.get(request.path) or _handlers.get(request.path.rstrip("/"))
-    if not found:
-        return no_such_route(request.path, _handlers)
-    name, handler = found
-    _serving.set(name)
-    return handler(request)
+    if handler := by_path.find(request, _handlers):
+        _serving.set(handler.__name__.replace("_", "-"))
+    return by_path.answer(request, _handlers)
 
 
 _log = logging.StreamHandler()
 _log.setFormatter(_Formatter())
 logging.basicConfig(level=logging.INFO, handlers=[_log])
-_handlers = load(manifests.services())
-app = Application(by_path)
+_handlers = by_path.load(service.source for service in manifests.services() if service.public)
+app = Application(respond)

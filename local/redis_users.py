@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from local import ROOT
@@ -11,8 +11,8 @@ from local import ROOT
 TEMPLATE = ROOT / "knative" / "base" / "redis" / "users.acl"
 FILE = "users.acl"
 """In the folder of Redis."""
-ENDPOINTS = "endpoints"
-"""The public functions are one process here, whose user may do what theirs may together."""
+API = "api"
+"""The user of all public functions together, which are one process here."""
 LOOK = "on nopass resetkeys resetchannels %R~* -@all +@read -@dangerous +command +info +ping +select +time"
 """What anybody on this machine may do with redis-cli, as `default`: look, and change nothing."""
 OPENER = "opener"
@@ -26,19 +26,17 @@ def rules() -> dict[str, str]:
     return {name: allowed for _, name, allowed in lines}
 
 
-def write(folder: Path, public: Iterable[str], admin_password: str = "") -> Mapping[str, str]:
+def write(folder: Path, admin_password: str = "") -> Mapping[str, str]:
     """Make up a password for each user, and write the file of them all; it has their SHA-256 alone.
 
     Args:
         folder: of Redis.
-        public: the users of the public functions.
         admin_password: of a user `admin` who may do everything; empty: there is none.
 
     Returns:
         The passwords, by user.
     """
     users = rules() | {OPENER: "on +ping +acl|setuser +acl|deluser"}
-    users[ENDPOINTS] = " ".join(users[name] for name in sorted(public))
     with_password = (name for name, allowed in users.items() if allowed.startswith("on") and "nopass" not in allowed)
     passwords = {name: secrets.token_hex(32) for name in with_password}
     if admin_password:

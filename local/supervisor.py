@@ -22,7 +22,7 @@ from local.instance import command
 from local.knative import MARGIN_SECONDS, PASSWORDS
 from local.log import say
 from local.processes import Processes
-from local.redis_users import ENDPOINTS, OPENER
+from local.redis_users import API, OPENER
 
 HOST = "127.0.0.1"
 REDIS_PORT = 6379
@@ -65,9 +65,8 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         env = _environment(redis_port, broker_socket, components)
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
         declared = manifests.services(manifests.BASE, *components)
-        public = {s.redis_user for s in declared if s.public and s.redis_user}
         # Who measures may have to do what no function may.
-        passwords = redis_users.write(data, public, env.pop("REDIS_ADMIN_PASSWORD", ""))
+        passwords = redis_users.write(data, env.pop("REDIS_ADMIN_PASSWORD", ""))
         redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
         redis_ready = partial(redis_server.opened, redis_port, passwords[OPENER])
         redis = Daemon(processes, env, "redis", redis_command, redis_ready)
@@ -83,7 +82,7 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
         endpoints_ready = partial(_answers, client, f"http://{HOST}:{port}/")
-        its_env = env | {"REDIS_USERNAME": ENDPOINTS, "REDIS_PASSWORD": passwords[ENDPOINTS]}
+        its_env = env | {"REDIS_USERNAME": API, "REDIS_PASSWORD": passwords[API]}
         endpoints = Daemon(processes, its_env, "endpoints", endpoints_command, endpoints_ready)
         stack.push_async_callback(knative.stop, grace_s + MARGIN_SECONDS)
         stack.push_async_callback(endpoints.stop, grace_s)

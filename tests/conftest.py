@@ -35,7 +35,7 @@ http = urllib3.PoolManager(timeout=PATIENCE_S, retries=False)
 NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
 SERVER = {service.target: service.server for service in manifests.services()}
-REDIS_USER = {service.target: service.redis_user for service in manifests.services()}
+REDIS_USER = {service.target: service.redis_user for service in manifests.services()} | {"api": redis_users.API}
 
 
 def free_port() -> int:
@@ -94,7 +94,8 @@ class Redis:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.passwords = {name: f"password of {name}" for name in ("reader", "submitter", "worker", "sweeper", "admin")}
+        users = ("reader", "submitter", "api", "worker", "sweeper", "admin")
+        self.passwords = {name: f"password of {name}" for name in users}
         self.client = self.connect("admin")
         self.start()
 

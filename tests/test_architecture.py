@@ -61,4 +61,5 @@ def test_a_script_states_its_arguments_reply_and_guarantee_and_searches_no_keysp
 
 
 def test_every_function_has_a_service_and_every_service_a_function() -> None:
-    assert {service.replace("-", "_") for service in SERVICES} == {path.stem for path in HANDLERS}
+    all_of_them = {"api"}  # in the place of a Service each
+    assert {service.replace("-", "_") for service in SERVICES} == {path.stem for path in HANDLERS} - all_of_them

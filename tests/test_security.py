@@ -198,7 +198,12 @@ class TestRedisUsers:
         assert rules[0] == "on"
         assert "nopass" not in rules
 
-    @pytest.mark.parametrize("user", ["default", "probe", *KINDS])
+    def test_who_serves_all_public_functions_may_do_what_each_of_them_may(self) -> None:
+        users = redis_users.rules()
+        reader, submitter, api = (set(users[name].split()) for name in ("reader", "submitter", "api"))
+        assert api == {rule.replace("%R~", "~") for rule in reader} | submitter
+
+    @pytest.mark.parametrize("user", ["default", "probe", "api", *KINDS])
     def test_flushall_config_and_keys_are_for_nobody(self, store: Redis, user: str) -> None:
         commands = ("FLUSHALL", "FLUSHDB", "CONFIG GET *", "KEYS *", "SHUTDOWN", "ACL LIST", "MONITOR")
         with store.connect(user) as client:
@@ -216,9 +221,10 @@ class TestRedisUsers:
                 probe.hgetall("job.1")
 
     def test_each_functions_service_names_the_user_of_its_kind(self) -> None:
-        needing = {target for target in REDIS_USER if scripts_of(target)}
-        assert {target for target, user in REDIS_USER.items() if user} == needing
-        for target, user in REDIS_USER.items():
+        users = {target: user for target, user in REDIS_USER.items() if user != "api"}
+        needing = {target for target in users if scripts_of(target)}
+        assert {target for target, user in users.items() if user} == needing
+        for target, user in users.items():
             writes = scripts_of(target) - {"record", "page", "newest", "overview", "metrics"}
             assert (user in ("", "reader")) == (not writes), target
 

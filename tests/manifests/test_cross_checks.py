@@ -30,7 +30,8 @@ from tests.manifests.rendered import (
 )
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-HANDLERS = {path.stem: path for path in (ROOT / "functions").glob("*.py")}
+HANDLERS = {path.stem for path in (ROOT / "functions").glob("*.py")} - {"api"}
+"""Those that have a Service each; `api` is all public ones together."""
 EACH = pytest.mark.parametrize("name", sorted(stem.replace("_", "-") for stem in HANDLERS))
 CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter"}
 INGRESS_OF_CLASS = {
@@ -174,6 +175,28 @@ def test_the_kind_overlay_has_a_password_for_every_redis_user() -> None:
     [secret] = of_kind("kind", "Secret")
     rules = redis_users.rules()
     assert set(secret["data"]) == {u for u, r in rules.items() if r.startswith("on") and "nopass" not in r}
+
+
+@pytest.mark.parametrize("overlay", ["kind", "production"])
+def test_one_endpoint_is_the_service_jobs_with_all_that_the_overlay_says_of_it(overlay: str, tmp_path: Path) -> None:
+    manifests = with_component(overlay, "one-endpoint", tmp_path)
+    services = {m["metadata"]["name"]: m for m in manifests if m["apiVersion"].startswith("serving.knative.dev")}
+    assert services.keys() == CLUSTER_LOCAL | {"jobs", "metrics"}
+    assert all(services[name] == functions(overlay)[name] for name in services.keys() - {"jobs"})
+
+    spec, alone = (s["jobs"]["spec"]["template"]["spec"] for s in (services, functions(overlay)))
+    waiting = functions(overlay)["jobs-status"]["spec"]["template"]["spec"]
+    for field in ("containerConcurrency", "timeoutSeconds"):
+        assert spec.pop(field) == waiting[field] > alone[field]
+    [container], [alone_container] = spec["containers"], alone["containers"]
+    assert container.pop("env") == [
+        {"name": "REDIS_USERNAME", "value": "api"},
+        {"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "redis", "key": "api"}}},
+        {"name": "FUNCTION_TARGET", "value": "api"},
+    ]
+    assert container == {name: value for name, value in alone_container.items() if name != "env"}
+    assert ("secretRef" in str(container["envFrom"])) == (overlay == "production"), "it asks for tokens, too"
+    assert spec["volumes"] == alone["volumes"]
 
 
 @pytest.mark.parametrize("overlay", ["base", "production"])

@@ -38,6 +38,7 @@ _log = logging.getLogger("knative_jobs")
 class Handler(Protocol):
     """A function that functions-framework can serve, with the paths it answers besides `/`."""
 
+    __name__: str
     routes: tuple[str, ...]
     pages: tuple[str, ...]
 
