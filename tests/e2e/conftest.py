@@ -19,14 +19,17 @@ from tests.conftest import PATIENCE_S, ROOT, eventually, free_port, http
 
 @dataclass
 class Api:
-    """Where the routes are: all under one address, or each on its Service's host."""
+    """Where the routes are: all under one address or one host, or each on its Service's host."""
 
     address: str
     domain: str | None = None
+    host: str | None = None
 
     def request(self, method: str, route: str, **given: Any) -> urllib3.BaseHTTPResponse:
         headers = given.pop("headers", {})
-        if self.domain:
+        if self.host:
+            headers = {"Host": self.host, **headers}
+        elif self.domain:
             name = route.split("?")[0].split("/")[1]
             service = {"job_status": "jobs_status"}.get(name, name).replace("_", "-")
             headers = {"Host": f"{service}.{self.domain}", **headers}
@@ -66,9 +69,9 @@ def on_cluster(request: pytest.FixtureRequest) -> bool:
 def api(request: pytest.FixtureRequest, on_cluster: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """The API: that of the given cluster, else one started on this machine."""
     if on_cluster:
-        domain = request.config.getoption("--domain")
-        assert domain, "--gateway needs --domain, as in default.127.0.0.1.sslip.io"
-        yield Api(request.config.getoption("--gateway").rstrip("/"), domain)
+        domain, host = (request.config.getoption(name) for name in ("--domain", "--host"))
+        assert domain or host, "--gateway needs --domain, as in default.127.0.0.1.sslip.io, or --host"
+        yield Api(request.config.getoption("--gateway").rstrip("/"), domain, host)
         return
     with one_machine(str(tmp_path_factory.mktemp("data")), JOB_SECONDS="0.3") as local:
         yield Api(local.address)

@@ -40,10 +40,11 @@ def rendered(overlay: str) -> list[Manifest]:
         return build(Path(folder))
 
 
-def with_component(overlay: str, component: str, folder: Path) -> list[Manifest]:
-    """What an overlay in this folder gets that adds a component to one of ours."""
+def with_component(overlay: str, component: str, folder: Path, *others: str) -> list[Manifest]:
+    """What an overlay in this folder gets that adds components to one of ours."""
     within = Path(os.path.relpath(KNATIVE, folder.resolve()))
-    parts = {"resources": [str(within / "overlays" / overlay)], "components": [str(within / "components" / component)]}
+    components = [str(within / "components" / name) for name in (component, *others)]
+    parts = {"resources": [str(within / "overlays" / overlay)], "components": components}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": "knative-jobs", **parts}))
     return build(folder)
 

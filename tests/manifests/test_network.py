@@ -163,22 +163,38 @@ def test_functions_reach_the_collector_with_the_component_that_names_it(overlay:
         assert selects(policy["spec"]["podSelector"], pod) == function, owner
 
 
-def test_in_production_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker() -> None:
-    [policy] = of_kind("production", "EventPolicy")
-    broker = one("production", "Broker", "default")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker(overlay: str, tmp_path: Path) -> None:
+    long_jobs = overlay.endswith("long-jobs")
+    manifests = with_component(overlay, "event-policy", tmp_path)
+    [policy] = [m for m in manifests if m["kind"] == "EventPolicy"]
+    [broker] = [m for m in manifests if m["kind"] == "Broker"]
     assert [target["ref"]["name"] for target in policy["spec"]["to"]] == [broker["metadata"]["name"]]
     namespace = broker["metadata"]["namespace"]
     assert policy["spec"]["from"] == [{"sub": f"system:serviceaccount:{namespace}:default"}]
     [only] = policy["spec"]["filters"]
-    for trigger in of_kind("production", "Trigger"):
+    for trigger in of_kind(overlay, "Trigger"):
         assert trigger["spec"]["filter"]["attributes"]["type"].startswith(only["prefix"]["type"])
+    [token_file] = [m["data"]["K_SINK_TOKEN_FILE"] for m in manifests if "K_SINK" in m.get("data", {})]
     with_token = {}
-    for name, service in functions("production").items():
-        spec = service["spec"]["template"]["spec"]
+    for manifest in manifests:
+        if manifest["kind"] == "JobSink":
+            spec = manifest["spec"]["job"]["spec"]["template"]["spec"]
+        elif manifest["apiVersion"].startswith("serving.knative.dev"):
+            spec = manifest["spec"]["template"]["spec"]
+        else:
+            continue
         for volume in spec["volumes"]:
             for source in volume.get("projected", {}).get("sources", []):
-                with_token[name] = source["serviceAccountToken"]["audience"]
+                owner = manifest["kind"], manifest["metadata"]["name"]
+                with_token[owner] = source["serviceAccountToken"]["audience"]
                 [mount] = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
-                file = f"{mount['mountPath']}/{source['serviceAccountToken']['path']}"
-                assert file == settings("production")["K_SINK_TOKEN_FILE"]
-    assert with_token == dict.fromkeys(EMITTERS, f"eventing.knative.dev/broker/{namespace}/default")
+                assert f"{mount['mountPath']}/{source['serviceAccountToken']['path']}" == token_file
+    emitters = {("JobSink" if long_jobs and name == "worker" else "Service", name) for name in EMITTERS}
+    assert with_token == dict.fromkeys(emitters, f"eventing.knative.dev/broker/{namespace}/default")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_overlay_asks_for_a_feature_that_knative_eventing_has_off(overlay: str) -> None:
+    assert not of_kind(overlay, "EventPolicy")
+    assert settings(overlay)["K_SINK_TOKEN_FILE"] == ""

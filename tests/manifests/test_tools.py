@@ -32,14 +32,14 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("step", ["up", "down", "install", "build", "deploy", "test"])
+@pytest.mark.parametrize("step", ["up", "down", "install", "build", "deploy", "delete", "test"])
 def test_kind_names_the_tools_that_are_missing(step: str, tmp_path: Path) -> None:
     (tmp_path / "python3").symlink_to(sys.executable)
     script = ROOT / "scripts" / "kind"
     done = subprocess.run(
         ["/usr/bin/env", "-i", f"PATH={tmp_path}", script, step], capture_output=True, text=True, check=False
     )
-    tools = ["kubectl"] if step in ("deploy", "test") else ["docker", "kind", "kubectl"]
+    tools = ["kubectl"] if step in ("deploy", "delete", "test") else ["docker", "kind", "kubectl"]
     assert done.returncode == 1
     assert done.stdout == "", "nothing was begun"
     assert re.findall(r"^(\w+) is missing: https://", done.stderr, re.MULTILINE) == tools
