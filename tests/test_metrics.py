@@ -35,8 +35,14 @@ def read(function: Function, accept: str = "text/plain", parse: Callable[[str], 
     return dict(found)
 
 
+def of_redis(samples: Samples) -> Samples:
+    """Takes out what tells of Redis itself, which is never the same."""
+    return {name: samples.pop(name) for name in list(samples) if name.startswith("knative_jobs_redis_")}
+
+
 def test_before_the_first_job_every_metric_is_there_and_nought(endpoint: Start, store: Redis) -> None:
     samples = read(endpoint("metrics"))
+    assert len(of_redis(samples)) == 3
     assert len(samples) > 40
     assert set(samples.values()) == {0}
 
@@ -46,6 +52,7 @@ def test_openmetrics_tells_the_same_to_who_accepts_it(endpoint: Start, submit: C
     one, other = read(endpoint("metrics")), read(endpoint("metrics"), "application/openmetrics-text", openmetrics)
     age = "knative_jobs_oldest_waiting_seconds"
     assert 0 < one.pop(age) < other.pop(age)
+    assert of_redis(one).keys() == of_redis(other).keys()
     assert one == other
     assert one["knative_jobs submitted"] == one["knative_jobs_submitted_total"] == 1
 
@@ -86,6 +93,7 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
     submit("waits")
     instances = [read(function) for function in (endpoint("metrics"), start("metrics").ready())]
     ages = [samples.pop("knative_jobs_oldest_waiting_seconds") for samples in instances]
+    assert all(of_redis(samples)["knative_jobs_redis_writable"] == 1 for samples in instances)
     assert 0 < ages[0] < ages[1] < time.time() - began_at
     assert instances[0] == instances[1], "any instance tells the same"
     samples = instances[0]
@@ -127,3 +135,47 @@ def test_a_redis_that_is_full_answers_a_repeated_event_and_leaves_it_uncounted(
         store.client.config_set("maxmemory", 0)
     assert working.deliver(done) == 204
     assert read(endpoint("metrics"))["knative_jobs_duplicates_total"] == 2
+
+
+def test_the_time_of_the_last_sweep_is_told_by_redis_clock(endpoint: Start, store: Redis) -> None:
+    last_sweep = "knative_jobs_last_sweep_timestamp_seconds"
+    assert read(endpoint("metrics"))[last_sweep] == 0
+    before, _ = store.client.time()
+    assert endpoint("sweeper").request("POST").status == 204
+    after, _ = store.client.time()
+    assert before <= read(endpoint("metrics"))[last_sweep] <= after
+
+
+@pytest.mark.parametrize(
+    ("fault", "mended"),
+    [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    ],
+    ids=["full", "replica"],
+)
+def test_a_redis_that_refuses_writes_is_told_of(
+    endpoint: Start, store: Redis, fault: list[str], mended: list[str]
+) -> None:
+    def writable() -> bool:
+        return bool(read(endpoint("metrics"))["knative_jobs_redis_writable"])
+
+    assert writable()
+    store.client.execute_command(*fault)
+    try:
+        assert endpoint("jobs").request("POST", "/jobs", body=b'{"start": 1, "end": 2}').status == 503
+        assert not writable()
+    finally:
+        store.client.execute_command(*mended)
+    assert endpoint("jobs").request("POST", "/jobs", body=b'{"start": 1, "end": 2}').status == 202
+    assert writable()
+
+
+def test_the_memory_of_redis_is_told_beside_its_limit(endpoint: Start, store: Redis) -> None:
+    store.client.config_set("maxmemory", 10**9)
+    try:
+        samples = read(endpoint("metrics"))
+    finally:
+        store.client.config_set("maxmemory", 0)
+    assert 500_000 < samples["knative_jobs_redis_memory_bytes"] < samples["knative_jobs_redis_memory_limit_bytes"]
+    assert samples["knative_jobs_redis_memory_limit_bytes"] == 10**9

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
+import yaml
 
-from tests.conftest import Redis, Start
+from tests.conftest import ROOT, Redis, Start
 from tests.manifests.rendered import KNATIVE, OVERLAYS, Manifest, build
 from tests.test_metrics import read
 
@@ -62,6 +64,7 @@ def test_grafana_finds_the_dashboard(manifests: list[Manifest]) -> None:
 
 
 DASHBOARD: dict[str, Any] = json.loads((COMPONENT / "grafana.json").read_text())
+RULES: list[dict[str, Any]] = yaml.safe_load((COMPONENT / "rules.yaml").read_text())["spec"]["groups"][0]["rules"]
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 
 
@@ -74,6 +77,40 @@ def test_the_dashboard_shows_what_metrics_tells_and_all_of_it(endpoint: Start, s
     told = {sample.split()[0] for sample in read(endpoint("metrics"))}
     shown = {name for query in QUERIES for name in re.findall(r"\bknative_jobs\w*", query)}
     assert shown == told
+
+
+def rules(manifests: list[Manifest]) -> dict[str, Any]:
+    [group] = one(manifests, "PrometheusRule", "knative-jobs")["spec"]["groups"]
+    found = {rule["alert"]: rule for rule in group["rules"]}
+    assert len(found) == len(group["rules"])
+    return found
+
+
+@pytest.mark.parametrize("expression", [*QUERIES, *(rule["expr"] for rule in RULES)])
+def test_every_expression_is_promql(expression: str) -> None:
+    promql_parser.parse(expression.replace("$__rate_interval", "1m"))
+
+
+def test_what_is_no_promql_is_noticed() -> None:
+    with pytest.raises(ValueError, match="parenthesis"):
+        promql_parser.parse("max(knative_jobs")
+
+
+def test_every_alert_says_what_is_wrong_and_has_its_place_in_the_documents(manifests: list[Manifest]) -> None:
+    text = (ROOT / "docs" / "operate.md").read_text()
+    assert list(rules(manifests).values()) == RULES
+    for rule in RULES:
+        assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"].keys() == {"summary", "description"}
+        assert f"| `{rule['alert']}` |" in text
+
+
+def test_alerts_ask_for_metrics_that_there_are(endpoint: Start, store: Redis) -> None:
+    told = {sample.split()[0] for sample in read(endpoint("metrics"))}
+    asked = {name for rule in RULES for name in re.findall(r"\bknative_jobs\w*", rule["expr"])}
+    assert asked
+    assert asked <= told
 
 
 def test_two_instances_do_not_double_what_the_dashboard_shows() -> None:

@@ -48,6 +48,10 @@ class Overview(NamedTuple):
     """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
 
 
+_SWEPT_AT = "swept-at"
+"""The field of the totals that is a time and no number of things."""
+
+
 class Metrics(NamedTuple):
     """How all jobs stand, and what happened so far; the first three are those of Overview."""
 
@@ -56,6 +60,14 @@ class Metrics(NamedTuple):
     totals: dict[str, int]
     bounds: list[str]
     """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
+    swept_at: int
+    """When the sweeper last looked, in seconds since the epoch by Redis's clock. 0: never."""
+    memory_bytes: int
+    """What Redis uses."""
+    memory_limit_bytes: int
+    """The most that it may use: `maxmemory`. 0: as much as there is."""
+    writable: bool
+    """Whether Redis takes writes."""
 
 
 class Ended(NamedTuple):
@@ -214,14 +226,17 @@ def overview(minutes: int) -> Overview:
 
 
 def metrics() -> Metrics:
-    """Return how all jobs stand, and what happened so far."""
-    counts, oldest, totals, bounds = run("metrics")
-    return Metrics(_numbers(counts), float(oldest), _totals(totals), bounds.decode().split())
+    """Return how all jobs stand, what happened so far, and whether Redis can take more."""
+    counts, oldest, totals, bounds, memory, limit, writable = run("metrics")
+    swept_at = _numbers(totals).get(_SWEPT_AT, 0)
+    counted = _numbers(counts), float(oldest), _totals(totals), bounds.decode().split()
+    return Metrics(*counted, swept_at, memory, limit, bool(writable))
 
 
 def _totals(flat: list[Any]) -> dict[str, int]:
     """Return a reply of totals. What a histogram has is not counted a second time, so it is summed here."""
     found = _numbers(flat)
+    found.pop(_SWEPT_AT, None)
     waited, ran = (sum(n for what, n in found.items() if what.startswith(f"{name}.le.")) for name in ("waited", "ran"))
     return found and found | {"started": waited + found.get("restarted", 0), "complete": ran}
 

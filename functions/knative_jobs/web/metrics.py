@@ -58,6 +58,13 @@ class _Jobs(Collector):
         yield jobs
         name, meaning = "knative_jobs_oldest_waiting_seconds", "Age of the oldest job that waits; 0 when none does."
         yield GaugeMetricFamily(name, meaning, value=read.oldest_waiting_s)
+        for name, meaning, value in (
+            ("last_sweep_timestamp_seconds", "When the sweeper last looked; 0: never.", read.swept_at),
+            ("redis_memory_bytes", "What Redis uses.", read.memory_bytes),
+            ("redis_memory_limit_bytes", "The most that Redis may use; 0: no limit.", read.memory_limit_bytes),
+            ("redis_writable", "1 when Redis takes writes, else 0: full, a replica, or its disk.", read.writable),
+        ):
+            yield GaugeMetricFamily(f"knative_jobs_{name}", meaning, value=value)
         for what, (name, meaning) in _COUNTERS.items():
             yield CounterMetricFamily(name, meaning, value=read.totals.get(what, 0))
         for what, (name, meaning) in _HISTOGRAMS.items():

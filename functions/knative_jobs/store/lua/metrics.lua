@@ -1,7 +1,15 @@
--- Reads how all jobs stand and what happened so far.
+-- Reads how all jobs stand, what happened so far, and whether Redis can take more.
 -- Reply  {{status, number of jobs, ...}, seconds that the oldest waiting job has waited, {what, how often, ...},
---        the bounds of the histograms in seconds, with spaces between them}
+--        the bounds of the histograms in seconds, with spaces between them, bytes of memory that Redis uses, the most it
+--        may use or 0, 1 when it takes writes or 0}
 -- Guarantee  nothing is changed; all of it is of one moment.
 
+-- Redis refuses writes when its memory is full, when it could not write its append-only file, and as a replica.
+local told = redis.call('INFO', 'memory', 'persistence', 'replication')
+local function of(field) return told:match('\n' .. field .. ':([^\r\n]*)') end
+local used, most = tonumber(of('used_memory')), tonumber(of('maxmemory'))
+local writable = of('role') == 'master' and of('aof_last_write_status') ~= 'err' and (most == 0 or used < most)
+
 local counts, oldest = standing()
-return {counts, oldest, redis.call('HGETALL', 'jobs.totals'), table.concat(bounds, ' ')}
+local totals = redis.call('HGETALL', 'jobs.totals')
+return {counts, oldest, totals, table.concat(bounds, ' '), used, most, writable and 1 or 0}

@@ -19,6 +19,7 @@
 --                                duplicates     claims of a job that was not waiting
 --                                lease-losses   attempts taken back
 --                                late-finishes  finishes refused
+--                                swept-at       when the sweeper last looked, in whole seconds
 --   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
