@@ -188,6 +188,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gateway", help="address of the gateway of a cluster that runs this, for tests/e2e")
     parser.addoption("--domain", help="domain of its Services, as in knative-jobs.127.0.0.1.sslip.io")
     parser.addoption("--host", help="the one host of all its routes, in the place of --domain: components/one-endpoint")
+    parser.addoption("--redeploy", action="store_true", help="the cluster is for tests: they may deploy and delete all")
     parser.addoption("--namespace", default="knative-jobs", help="namespace that kubectl finds them in")
 
 

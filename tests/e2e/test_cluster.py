@@ -2,16 +2,19 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import ROOT, eventually
 from tests.e2e.conftest import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TO_ZERO_S = 240
+DELETED_WITHIN_S = 90
+"""With nothing at work. The namespace itself would wait for half of the longest grace period, 300 s."""
 WORKERS = "serving.knative.dev/service=worker"
 
 
@@ -85,3 +88,38 @@ def test_a_killed_workers_job_is_done_by_another(api: Api, worker_pods: Any, req
     done = api.wait_for(job_id, "complete", within_s=180)
     assert done["attempt"] >= 2
     assert done["worker-ip"] != victim
+
+
+@pytest.fixture
+def redeploy(request: pytest.FixtureRequest) -> Any:
+    """Run a step of scripts/kind on the cluster, which has the overlay for kind again afterwards."""
+    if not request.config.getoption("--redeploy"):
+        pytest.skip("not run: only a cluster that is for tests is deployed to, with --redeploy")
+
+    def step(*arguments: str) -> None:
+        subprocess.check_call([ROOT / "scripts" / "kind", *arguments])
+
+    yield step
+    step("deploy")
+
+
+def test_another_overlay_leaves_nothing_of_the_one_before(api: Api, kubectl: Any, redeploy: Any) -> None:
+    def names(kind: str) -> set[str]:
+        return {found["metadata"]["name"] for found in kubectl("get", kind)["items"]}
+
+    redeploy("deploy", "--overlay", "knative/overlays/kind-long-jobs")
+    assert "worker" not in names("ksvc")
+    assert names("jobsink") == {"worker"}
+    api.wait_for(api.submit()["id"], "complete", within_s=180)
+    redeploy("deploy")
+    assert "worker" in names("ksvc")
+    assert names("jobsink") == set()
+    api.wait_for(api.submit()["id"], "complete", within_s=180)
+
+
+def test_an_idle_deployment_is_deleted_soon_and_whole(worker_pods: Any, redeploy: Any) -> None:
+    eventually(lambda: not worker_pods(), within_s=TO_ZERO_S)
+    began = time.monotonic()
+    redeploy("delete", "--yes")
+    assert time.monotonic() - began < DELETED_WITHIN_S
+    assert not subprocess.check_output(["kubectl", "get", "namespace", "knative-jobs", "--ignore-not-found"])
