@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,27 @@ class TestDuplicates:
         assert functions[0].deliver(job_id) == 204
         assert status(job_id)["status"] == "complete"
         assert begun(effects) == {job_id: 1}
+
+    @pytest.mark.parametrize("event", ["of a job that another has", "of a job in its backoff", "of a job that is gone"])
+    def test_a_worker_whose_event_names_no_due_job_does_the_oldest_that_is_due(
+        self, worker: Start, submit, status, effects: Path, event: str
+    ) -> None:
+        function = worker(WORKER_DRAIN_SECONDS="0", JOB_BACKOFF_SECONDS="60")
+        named = submit("raise once" if "backoff" in event else "return")
+        assert function.deliver(named) == 204
+        before = status(named)
+        oldest, newest = submit("return"), submit("return")
+        assert function.deliver(str(uuid.uuid4()) if "gone" in event else named) == 204
+        assert [status(job_id)["status"] for job_id in (oldest, newest)] == ["complete", "submitted"]
+        assert status(named) == before
+
+    def test_an_event_with_nothing_to_do_costs_one_script(self, worker: Start, submit, store: Redis) -> None:
+        function = worker()
+        job_id = submit("return")
+        function.deliver(job_id)
+        before = store.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        assert function.deliver(job_id) == 204
+        assert store.client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
 
     def test_a_worker_goes_on_with_what_is_due_oldest_first(self, worker: Start, submit, status, effects: Path) -> None:
         jobs = [submit("return") for _ in range(6)]

@@ -42,10 +42,12 @@ class _Outcome(NamedTuple):
 
 
 def work_through(job_id: str) -> None:
-    """Do the named job, then go on with whatever is due, for as long as WORKER_DRAIN_SECONDS.
+    """Do the named job, then whatever else is due, for up to WORKER_DRAIN_SECONDS.
 
-    Where the named job is somebody else's, there is nothing to do here. Where jobs are still due at the end, some are
-    announced, so that they need not wait for the sweeper.
+    Where the named job is not due (another worker has it, or it has ended), the worker begins with the job that has been
+    due the longest: a worker that was started works. When nothing is due this costs one script call.
+
+    Jobs that are still due when the time is over are announced, so that they need not wait for the sweeper.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded; or this worker is being stopped.
@@ -68,7 +70,7 @@ def work_through(job_id: str) -> None:
 
 
 def work_on(job_id: str) -> None:
-    """Do one attempt of the named job, and no other.
+    """Do one attempt of one job: the named one, or where that is not due, the one that has been due the longest.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded.

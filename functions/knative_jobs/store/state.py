@@ -94,10 +94,10 @@ def submit(
 
 
 def claim(job_id: str, worker_ip: str) -> Claim | str:
-    """Claim the named job, or with an empty `job_id` the one that has been due the longest.
+    """Claim the named job. Where it is not due, or `job_id` is empty, claim the job that has been due the longest.
 
     Returns:
-        The claim, or the word of `claim.lua` that says why there is none.
+        The claim, or `none` when no job is due.
     """
     return _claim(run("claim", job_id, settings().job_lease_seconds, worker_ip))
 

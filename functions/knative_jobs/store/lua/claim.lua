@@ -1,25 +1,20 @@
--- Claims one job for a worker: the named one, or the one that has been due the longest.
+-- Claims one job for a worker: the named one if it is due, else the one that has been due the longest.
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
 -- Reply  {id, attempt, failures, start, end, number-fields, traceparent}   claimed; attempt is the fencing token
---        'none'      no job is due
---        'taken'     the job is not waiting: a worker has it, or it has ended
---        'early'     the job waits for its next attempt
---        'unknown'   there is no such job
+--        'none'   no job is due
 -- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds.
 
 local id, lease, worker_ip = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local at = now()
+if id ~= '' then
+  local due = redis.call('ZSCORE', 'jobs.due', id)
+  -- A worker has the named job, or it has ended: its event is a duplicate, or came after another worker.
+  if not due and redis.call('EXISTS', record_key(id)) == 1 then count_only('duplicates') end
+  if not due or tonumber(due) > at then id = '' end
+end
 if id == '' then
   id = redis.call('ZRANGE', 'jobs.due', '-inf', at, 'BYSCORE', 'LIMIT', 0, 1)[1]
   if not id then return 'none' end
-else
-  local due = redis.call('ZSCORE', 'jobs.due', id)
-  if not due then
-    if redis.call('EXISTS', record_key(id)) == 0 then return 'unknown' end
-    count_only('duplicates')
-    return 'taken'
-  end
-  if tonumber(due) > at then return 'early' end
 end
 
 redis.call('ZREM', 'jobs.due', id)
