@@ -98,7 +98,9 @@ class Life(RuleBasedStateMachine):
             assert job.status == "submitted"
             assert job.due < self.now + 1e-3
             return self.claimed(held)
-        assert not (job and job.status == "submitted" and job.due < self.now - 1e-3), "a named job that is due comes first"
+        assert not (job and job.status == "submitted" and job.due < self.now - 1e-3), (
+            "a named job that is due comes first"
+        )
         return self.claimed_the_oldest(held)
 
     @rule(target=claims, worker=strategies.sampled_from("AB"))

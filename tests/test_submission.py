@@ -1,6 +1,7 @@
 """Submitting jobs: what POST /jobs answers, saves and announces."""
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from knative_jobs.jobs.announcement import LOOK_AGAIN_SECONDS
 from tests.conftest import PATIENCE_S, Receiver, Redis, Start, eventually
 
 JOB = '{"start": "1", "end": "2"}'
@@ -134,6 +136,8 @@ class Broker:
     def __init__(self) -> None:
         self.events: list[tuple[dict[str, str], dict[str, str]]] = []
         self.answers_after_s: float = 0
+        self.answers = threading.Event()
+        self.answers.set()
         self.answered = 0
         self.server = Receiver(self.take)
         self.url = f"{self.server.url}/default/default"
@@ -141,6 +145,7 @@ class Broker:
     def take(self, _: str, headers: dict[str, str], body: bytes) -> int:
         self.events.append((headers, json.loads(body)))
         time.sleep(self.answers_after_s)
+        self.answers.wait()
         self.answered += 1
         return 202
 
@@ -163,8 +168,9 @@ class TestEvents:
             "ce-type": "dev.knative-jobs.job.submitted",
             "ce-source": "/jobs",
             "ce-subject": job["id"],
-            "ce-id": f"{job['id']}.1",
+            "ce-id": headers["ce-id"],
         }
+        assert re.fullmatch(rf"{job['id']}\.1\.\d{{13}}", headers["ce-id"]), "id, attempt, and when it was announced"
         assert headers["content-type"] == "application/json"
         assert data == job
 
@@ -241,10 +247,49 @@ class TestEvents:
                 assert jobs.request("POST", "/jobs", body=JOB).status == 202
         silent.close()
 
+    def test_a_job_that_nobody_claims_is_announced_again_within_seconds_without_the_sweeper(
+        self, start: Start, broker: Broker
+    ) -> None:
+        """As right after a deployment: a Broker without a Trigger answers 202 and delivers to nobody."""
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        job_id = jobs.request("POST", "/jobs", body=JOB).json()["id"]
+        eventually(lambda: len(broker.events) >= 3)
+        assert {headers["ce-subject"] for headers, _ in broker.events} == {job_id}
+        ids = [headers["ce-id"] for headers, _ in broker.events]
+        assert len(set(ids)) == len(ids), "a JobSink starts nothing for an id that it knows"
+        assert start("cancel_job").ready().request("POST", f"/cancel_job?job_id={job_id}").status == 200
+        time.sleep(0.5)
+        announced = len(broker.events)
+        time.sleep(LOOK_AGAIN_SECONDS + 1)
+        assert len(broker.events) == announced, "nobody waits any more"
+
+    def test_while_the_broker_holds_an_event_its_job_is_not_announced_again(self, start: Start, broker: Broker) -> None:
+        """The default Broker answers after the worker: a worker that is slow to start needs no second event."""
+        broker.answers_after_s = LOOK_AGAIN_SECONDS + 3
+        jobs = start("jobs", K_SINK=broker.url).ready()
+        jobs.request("POST", "/jobs", body=JOB)
+        eventually(lambda: broker.answered)
+        assert len(broker.events) == 1
+
+    def test_events_over_the_bound_are_dropped_oldest_first_and_the_log_counts_them(
+        self, start: Start, broker: Broker
+    ) -> None:
+        broker.answers.clear()
+        jobs, cancel_job = start("jobs", K_SINK=broker.url).ready(), start("cancel_job").ready()
+        ids = []
+        for _ in range(67):  # each is the first in the queue, for the one before it is cancelled
+            ids.append(jobs.request("POST", "/jobs", body=JOB).json()["id"])
+            assert cancel_job.request("POST", f"/cancel_job?job_id={ids[-1]}").status == 200
+        eventually(lambda: len(broker.events) == 32)
+        broker.answers.set()
+        eventually(lambda: len(broker.events) == 64)
+        assert {headers["ce-subject"] for headers, _ in broker.events} == {*ids[:32], *ids[35:]}
+        assert re.findall(r"an event was dropped.*; (\d+) dropped", jobs.log()) == ["1", "2"]
+
     def test_the_sweeper_announces_again_what_nobody_claimed(self, start: Start, broker: Broker) -> None:
         job = start("jobs", K_SINK="http://127.0.0.1:9/").ready().request("POST", "/jobs", body=JOB).json()
         sweeper = start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0").ready()
         eventually(lambda: sweeper.request("POST").status == 204 and broker.events)
         headers, data = broker.events[0]
-        assert (headers["ce-subject"], headers["ce-id"]) == (job["id"], f"{job['id']}.1")
+        assert headers["ce-subject"] == job["id"]
         assert data["id"] == job["id"]

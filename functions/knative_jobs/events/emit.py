@@ -1,15 +1,15 @@
 """Job events, and their emission to a Broker.
 
-A Broker may answer only after every subscriber has finished, so an event is emitted off the request's path, and its
-answer says nothing about the job: what no event brought to a worker, the sweeper announces again. Of the event of a job
-that has ended it says whether the Broker has it.
+A Broker may answer only after every subscriber has finished, so events are emitted in the background. For the event of
+a submitted job, the response says nothing about the job. For a completion event, it says whether the Broker has it.
 """
 
 import json
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.item
 """The type of the event of a job that has ended, by its status."""
 SOURCE = "/jobs"
 MAX_OPEN = 32
-"""The most emissions that a process has open, and the most that wait for one of them to end."""
+"""The most events that one process has in flight."""
 ANSWER_SECONDS = 600
 """How long a Broker may take to answer: the longest that Knative lets a request last."""
 HANDED_OVER_SECONDS = 30
@@ -35,35 +35,67 @@ says so when a subscriber failed in spite of all its retries, and has dead lette
 
 _log = logging.getLogger("knative_jobs.events")
 _SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
-_slots = threading.BoundedSemaphore(MAX_OPEN)
-_waiting: deque[tuple[str, int, bytes, str | None]] = deque(maxlen=MAX_OPEN)
-"""The newest that are to be emitted. The events that are open may all be of jobs that somebody has taken, and then no
-worker comes: without one of its own, a job would have to wait for the sweeper."""
 
 
-def needs_event(queue: int) -> bool:
-    """Return whether a job needs an event when so many are due before it.
+class SubmittedEvents:
+    """Sends the events of submitted jobs from this process to the Broker, in the background.
 
-    In a long queue few do, for the workers that come for the jobs before it go on until nothing is due. What doubles
-    the queue has one, and so another worker joins: of jobs that take a millisecond, those that are there have taken
-    the first ones before another comes for them.
+    At most MAX_OPEN are in flight. The newest MAX_OPEN others wait until one of those is answered: all that are in
+    flight may be for jobs that somebody has claimed, so a new job still needs its own. When yet another is emitted, the
+    oldest that waits is dropped. Nothing is lost by that: the job is due in Redis, where a worker that is awake or the
+    sweeper finds it. `dropped` counts these events, and the log tells of them.
     """
-    return queue < MAX_OPEN or queue.bit_count() == 1
 
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.dropped = 0
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._waiting: deque[tuple[str, int, bytes, str | None, Callable[[], None] | None]] = deque()
 
-def emit_submitted(jobs: Iterable[tuple[str, int, bytes]], traceparent: str | None = None) -> None:
-    """Announce jobs, given as (id, next attempt, public record as JSON), to the Broker. Returns at once.
+    def emit(
+        self,
+        jobs: Iterable[tuple[str, int, bytes]],
+        traceparent: str | None = None,
+        answered: Callable[[], None] | None = None,
+    ) -> None:
+        """Send an event for each job. Returns at once.
 
-    Args:
-        jobs: what to announce.
-        traceparent: of the request that submitted all of them. None: the records say it.
-    """
-    if not settings().k_sink:
-        return
-    for job in jobs:
-        _waiting.append((*job, traceparent))
-        if _slots.acquire(blocking=False):
-            greenlets.start(_emit_waiting)
+        Args:
+            jobs: (id, number of the next attempt, public record as JSON) of each.
+            traceparent: of the request that submitted all of them. None: each record says its own.
+            answered: called after each event that was answered, or failed. It must not block.
+        """
+        if not settings().k_sink:
+            return
+        for job in jobs:
+            with self._lock:
+                if len(self._waiting) == MAX_OPEN:
+                    self._drop()
+                self._waiting.append((*job, traceparent, answered))
+                has_room = self._in_flight < MAX_OPEN
+                self._in_flight += has_room
+            if has_room:
+                greenlets.start(self._send_waiting)
+
+    def _drop(self) -> None:
+        job_id, attempt, _, traceparent, _ = self._waiting.popleft()
+        self.dropped += 1
+        if self.dropped.bit_count() == 1:  # 1, 2, 4, 8, ...: a Broker that is away for long does not fill the log
+            why = f"{MAX_OPEN} are in flight and {MAX_OPEN} newer ones wait; {self.dropped} dropped so far"
+            _log.warning("an event was dropped: %s", why, extra=about(job_id, attempt, traceparent or ""))
+
+    def _send_waiting(self) -> None:
+        """Send what waits, one after the other, until nothing does."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._in_flight -= 1
+                    return
+                job_id, attempt, record, traceparent, answered = self._waiting.popleft()
+            _send_submitted(job_id, attempt, record, traceparent)
+            if answered:
+                answered()
 
 
 def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> Future[bool]:
@@ -75,23 +107,14 @@ def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> Fut
     return greenlets.start(_emit_ended, job_id, status, finished_at, record)
 
 
-def _emit_waiting() -> None:
-    """Emit what waits, as the holder of a slot, which is free afterwards."""
-    while True:
-        try:
-            job = _waiting.popleft()
-        except IndexError:
-            _slots.release()
-            # What came before the slot was free again has found none.
-            if not (_waiting and _slots.acquire(blocking=False)):
-                return
-        else:
-            _emit(*job)
+def _send_submitted(job_id: str, attempt: int, record: bytes, traceparent: str | None) -> None:
+    """Send one event. Its id is new each time: a JobSink starts nothing for an id that it has a Kubernetes Job of.
 
-
-def _emit(job_id: str, attempt: int, record: bytes, traceparent: str | None) -> None:
+    So only what the Broker itself delivers twice has the same id.
+    """
+    event_id = f"{job_id}.{attempt}.{time.time_ns() // 1_000_000}"
     try:
-        _send(SUBMITTED, job_id, f"{job_id}.{attempt}", record, ANSWER_SECONDS, traceparent)
+        _send(SUBMITTED, job_id, event_id, record, ANSWER_SECONDS, traceparent)
     except Exception as error:
         extra = about(job_id, attempt, traceparent or "")
         _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from knative_jobs.jobs import outbox, sweep
+from knative_jobs.jobs import announcement, outbox
 from knative_jobs.runtime import tracing
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.logs import about
@@ -44,8 +44,8 @@ class _Outcome(NamedTuple):
 def work_through(job_id: str) -> None:
     """Do the named job, then whatever else is due, for up to WORKER_DRAIN_SECONDS.
 
-    Where the named job is not due (another worker has it, or it has ended), the worker begins with the job that has been
-    due the longest: a worker that was started works. When nothing is due this costs one script call.
+    Where the named job is not due (another worker has it, or it has ended), the worker begins with the job that has
+    been due the longest: a worker that was started works. When nothing is due this costs one script call.
 
     Jobs that are still due when the time is over are announced, so that they need not wait for the sweeper.
 
@@ -66,7 +66,7 @@ def work_through(job_id: str) -> None:
             if settings().job_events:
                 outbox.announce_soon()
             if not more:
-                sweep.hand_over()
+                announcement.hand_over()
 
 
 def work_on(job_id: str) -> None:
@@ -76,10 +76,12 @@ def work_on(job_id: str) -> None:
         UnavailableError: Redis is away, and what was done could not be recorded.
     """
     held = state.claim(job_id, worker_ip())
+    announcement.announce_pending_soon()  # the claim has made room for another Kubernetes Job
     if isinstance(held, state.Claim):
         with _span(held) as span:
             held = held._replace(traceparent=span.traceparent)
             _finish(held, _run(held), span)
+        announcement.announce_pending_soon()  # a job that was handed back is due again
 
 
 @functools.cache

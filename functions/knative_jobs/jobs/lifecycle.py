@@ -10,8 +10,7 @@ submitted ---claim--------> in progress ---complete----> complete
 
 import re
 
-from knative_jobs.events import emit
-from knative_jobs.jobs import outbox
+from knative_jobs.jobs import announcement, outbox
 from knative_jobs.runtime.errors import ConflictError, InvalidError, NotFoundError
 from knative_jobs.store import state
 
@@ -82,8 +81,7 @@ def retry(job_id: str | None) -> bytes:
     if before not in ("failed", "cancelled"):
         raise ConflictError(f"The job is {before}; only one that is failed or cancelled can be tried again.")
     found = record(job_id)
-    if emit.needs_event(due - 1):
-        emit.emit_submitted([(parse_id(job_id), attempts + 1, found)])
+    announcement.announce([(parse_id(job_id), attempts + 1, found)], due - 1)
     return found
 
 

@@ -5,7 +5,7 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
-from knative_jobs.events import emit
+from knative_jobs.jobs import announcement
 from knative_jobs.runtime import tracing
 from knative_jobs.runtime.errors import InvalidError, KeyReusedError, QueueFullError, UnavailableError
 from knative_jobs.store import state
@@ -90,9 +90,8 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     word, *rest = state.submit(fields, *known, submitted_by, traceparent)
     match word:
         case "submitted":
-            queue = enumerate(jobs, int(rest[0]) - len(jobs))
-            announced = ((job.id, 1, job.json().encode()) for before, job in queue if emit.needs_event(before))
-            emit.emit_submitted(announced, traceparent)
+            due_before = int(rest[0]) - len(jobs)
+            announcement.announce(((job.id, 1, job.json().encode()) for job in jobs), due_before, traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)

@@ -7,20 +7,14 @@ nobody has, and removes those whose retention is over.
 import json
 import logging
 import time
-from collections.abc import Iterable
 
-from knative_jobs.events import emit
-from knative_jobs.jobs import outbox
+from knative_jobs.jobs import announcement, outbox
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 
-UNCLAIMED_SECONDS = 2
-"""A job that has been due for so long has no event on its way to a worker, or none that can be relied on."""
-MOST_ANNOUNCED = 10
-"""Jobs announced in one pass. More is not needed: a worker that wakes goes on until nothing is due."""
 PASS_SECONDS = 2
 """The pause between two passes of a sweep."""
 
@@ -61,22 +55,4 @@ def sweep_once() -> int:
     outbox.announce_soon()
     if removed := state.purge():
         _log.info("%s jobs removed, their retention is over", removed)
-    open_jobs, overdue = state.overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
-    _announce(overdue)
-    return open_jobs
-
-
-def hand_over() -> None:
-    """Announce jobs that are due, for a worker that stops: the first, and one that is further back.
-
-    The first may be taken by a worker that goes on, before its event has brought another.
-
-    Raises:
-        UnavailableError: Redis is away.
-    """
-    _, due = state.overdue(0, emit.MAX_OPEN)
-    _announce(due[:1] + due[1:][-1:])
-
-
-def _announce(jobs: Iterable[state.Overdue]) -> None:
-    emit.emit_submitted((job.id, job.attempts + 1, job.record) for job in jobs)
+    return announcement.announce_unclaimed()

@@ -60,6 +60,9 @@ class Settings:
     """How long a job that has ended is kept."""
     max_queued_jobs: AtLeast1 = 100_000
     """Submissions are refused while so many jobs wait."""
+    jobsink_max_pending: Annotated[int, 0] = 0
+    """With a JobSink as subscriber: how many jobs may be announced and not claimed, so how many Kubernetes Jobs may be
+    about to begin. 0: the subscriber is the worker Service."""
     worker_drain_seconds: AtLeast0 = 30
     """How long a worker, once awake, goes on claiming due jobs within one request."""
     worker_grace_seconds: AtLeast0 = 20

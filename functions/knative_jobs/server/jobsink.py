@@ -7,16 +7,23 @@ https://knative.dev/docs/eventing/sinks/job-sink/
 import sys
 from pathlib import Path
 
+from knative_jobs.work import launcher
+
+if __name__ == "__main__":
+    launcher.start()  # first, for it takes as long as the imports that follow
+
 from knative_jobs.events import cloudevent, emit
 from knative_jobs.jobs import attempt, lifecycle, outbox
 from knative_jobs.runtime import logs, shutdown
-from knative_jobs.work import launcher
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
 
 
 def main() -> None:
-    """Do the job that the event announces, and no other: each has its own Kubernetes Job. Then announce its end."""
+    """Do one job, as each job has its own Kubernetes Job, and announce its end.
+
+    It is the job of the event, or where that is not due, the one that has been due the longest.
+    """
     logs.configure()
     shutdown.watch()
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE

@@ -27,8 +27,8 @@ class Claim(NamedTuple):
     traceparent: str
 
 
-class Overdue(NamedTuple):
-    """A job that has been due for too long; `record` is its public record as JSON."""
+class Due(NamedTuple):
+    """A job that is due and to be announced; `record` is its public record as JSON."""
 
     id: str
     attempts: int
@@ -172,10 +172,21 @@ def purge(most: int = 1000) -> int:
     return removed
 
 
-def overdue(for_s: float, most: int) -> tuple[int, list[Overdue]]:
+def overdue(for_s: float, most: int) -> tuple[int, list[Due]]:
     """Return how many jobs wait, run or are to be announced, and those due for longer than `for_s` seconds."""
     open_jobs, *found = run("overdue", for_s, most)
-    return open_jobs, [Overdue(job.decode(), int(attempts), record) for job, attempts, record in found]
+    return open_jobs, _due(found)
+
+
+def announce(most: int, first_s: float, longest_s: float) -> list[Due]:
+    """Choose due jobs to announce to a JobSink, and note that they are announced.
+
+    Args:
+        most: how many jobs may be announced and not claimed.
+        first_s: a job that nobody claims is chosen again after so many seconds, then at doubling intervals.
+        longest_s: the longest of these intervals.
+    """
+    return _due(run("announce", most, first_s, longest_s))
 
 
 def outbox_take(most: int, hidden_for_s: float) -> list[Ended]:
@@ -257,3 +268,7 @@ def _claim(reply: Any) -> Claim | str:
         return reply.decode()
     job, attempt, failures, *rest = reply
     return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))
+
+
+def _due(reply: Iterable[Any]) -> list[Due]:
+    return [Due(job.decode(), int(attempts), record) for job, attempts, record in reply]

@@ -1,0 +1,144 @@
+"""Announcing due jobs to the Broker: which jobs need an event, and when they need another.
+
+What an event must do depends on the subscriber of the Trigger:
+
+- The worker Service does the job of an event and then whatever else is due. Events only have to wake enough workers:
+  the first 32 due jobs have one each, in a longer queue those that double it, so workers grow with its logarithm.
+- A JobSink starts a Kubernetes Job for each event, which does one job. So every job needs an event of its own. Redis
+  keeps which jobs are announced and not claimed yet, at most JOBSINK_MAX_PENDING: each claim makes room for the next.
+
+No event is relied on. What nobody has claimed is announced again: by the process that announced it, within seconds; by
+the sweeper; for a JobSink, where each announcement costs a pod, after half a minute and then at doubling intervals.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from knative_jobs.events import emit
+from knative_jobs.runtime import greenlets
+from knative_jobs.runtime.errors import UnavailableError
+from knative_jobs.runtime.settings import settings
+from knative_jobs.runtime.shutdown import stopping
+from knative_jobs.store import state
+
+UNCLAIMED_SECONDS = 2
+"""To the sweeper, a job that has been due for so long has no event on its way to a worker, or none to be relied on."""
+LOOK_AGAIN_SECONDS = 4
+"""So long after the Broker has answered, the process that emitted looks whether jobs wait that nobody claimed."""
+MOST_ANNOUNCED = 10
+"""Jobs announced again at once. More is not needed: a worker that wakes goes on until nothing is due."""
+JOBSINK_REPEAT_SECONDS = 30
+"""A Kubernetes Job that has claimed nothing for so long may never do so: its job is announced again."""
+JOBSINK_LONGEST_SECONDS = 3600
+"""The interval of these repetitions doubles up to this. A cluster that is full gets few Kubernetes Jobs more."""
+
+_log = logging.getLogger("knative_jobs.events")
+_events = emit.SubmittedEvents()
+_looks_again = threading.Lock()
+
+
+def needs_event(queue: int) -> bool:
+    """Return whether the worker Service needs the event of a job when so many are due before it.
+
+    It does for the first 32, then at powers of two. Of jobs that take a millisecond, the workers that are awake have
+    taken the first ones before another worker comes for them, so it comes for a later one.
+    """
+    return queue < emit.MAX_OPEN or queue.bit_count() == 1
+
+
+def announce(jobs: Iterable[tuple[str, int, bytes]], due_before: int, traceparent: str | None = None) -> None:
+    """Announce jobs that have become due, as far as they need an event. Returns at once.
+
+    Args:
+        jobs: (id, number of the next attempt, public record as JSON) of each, in the order in which they are due.
+        due_before: how many jobs are due before the first of them.
+        traceparent: of the request that submitted all of them. None: each record says its own.
+    """
+    if settings().jobsink_max_pending:
+        announce_pending_soon()
+    else:
+        needed = (job for queue, job in enumerate(jobs, due_before) if needs_event(queue))
+        _events.emit(needed, traceparent, _look_again_soon)
+
+
+def announce_unclaimed() -> int:
+    """Announce the jobs that nobody has claimed for too long.
+
+    Returns:
+        How many jobs wait, run, or have a completion event that is not accepted yet.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    if settings().jobsink_max_pending:
+        open_jobs, _ = state.overdue(0, 0)
+        _announce_pending()
+    else:
+        open_jobs, overdue = state.overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
+        _emit(overdue)
+    return open_jobs
+
+
+def announce_pending_soon() -> None:
+    """With a JobSink, announce as many due jobs as may be pending. Returns at once.
+
+    Whoever makes a job due calls this, and so does every Kubernetes Job when it has claimed one and when it ends. For
+    the worker Service it does nothing.
+    """
+    if settings().jobsink_max_pending and settings().k_sink:
+        greenlets.start(_announce_pending_or_log)
+
+
+def hand_over() -> None:
+    """Announce jobs that are due, for a worker that stops: the first, and one that is further back.
+
+    The first may be taken by a worker that goes on, before its event has brought another.
+
+    Raises:
+        UnavailableError: Redis is away.
+    """
+    _, due = state.overdue(0, emit.MAX_OPEN)
+    _emit(due[:1] + due[1:][-1:])
+
+
+def _emit(jobs: Iterable[state.Due]) -> None:
+    _events.emit((job.id, job.attempts + 1, job.record) for job in jobs)
+
+
+def _announce_pending() -> None:
+    most = int(settings().jobsink_max_pending)
+    _emit(state.announce(most, JOBSINK_REPEAT_SECONDS, JOBSINK_LONGEST_SECONDS))
+
+
+def _announce_pending_or_log() -> None:
+    try:
+        _announce_pending()
+    except Exception as error:
+        _log.warning("due jobs were not announced, the sweeper will: %s", error)
+
+
+def _look_again_soon() -> None:
+    if _looks_again.acquire(blocking=False):
+        greenlets.start(_look_again)
+
+
+def _look_again() -> None:
+    """Announce the jobs that nobody claimed although the Broker has answered.
+
+    It answers at once where there is no Trigger yet, as right after a deployment. The default Broker answers only after
+    the worker, so that a worker which is slow to start causes no second event.
+    """
+    try:
+        looks_at = time.monotonic() + LOOK_AGAIN_SECONDS
+        while time.monotonic() < looks_at and not stopping.is_set():
+            greenlets.wait_for(asyncio.sleep(0.2))  # so that the end of this process does not wait for long
+        _, overdue = (0, []) if stopping.is_set() else state.overdue(LOOK_AGAIN_SECONDS, MOST_ANNOUNCED)
+    except UnavailableError as error:
+        _log.warning("jobs that nobody claimed were not announced again, the sweeper will: %s", error)
+        return
+    finally:
+        _looks_again.release()
+    _events.emit(((job.id, job.attempts + 1, job.record) for job in overdue), answered=_look_again_soon)

@@ -1,0 +1,39 @@
+-- Chooses the due jobs that are to be announced to a JobSink, oldest first, and notes that they are announced.
+-- ARGV   1 the most jobs that may be announced and not claimed   2 announce one again after so many seconds
+--        3 the longest such interval: it doubles with each announcement
+-- Reply  {{id, attempts so far, record as JSON}, ...}
+-- Guarantee  each job is chosen once when it has become due and there is room, and again only after the interval. A job
+--            that is due anew (released, retried, postponed, taken back) counts as never announced.
+
+local most, first, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local at = now()
+local chosen, announced, pending = {}, {}, 0
+
+local function choose(id, due, times)
+  redis.call('HSET', 'jobs.announced', id, due .. ' ' .. times .. ' ' .. stamp(at))
+  chosen[#chosen + 1] = {id, redis.call('HGET', record_key(id), 'attempt') or '0', render(id)}
+end
+
+-- Who claims a job does not touch this hash, so what is not due as it was when it was announced is removed here.
+local noted = redis.call('HGETALL', 'jobs.announced')
+for i = 1, #noted, 2 do
+  local id = noted[i]
+  local due, times, last = noted[i + 1]:match('(%S+) (%S+) (%S+)')
+  if redis.call('ZSCORE', 'jobs.due', id) ~= due then
+    redis.call('HDEL', 'jobs.announced', id)
+  else
+    announced[id] = true
+    pending = pending + 1
+    if at - last >= math.min(first * 2 ^ (times - 1), longest) then choose(id, due, times + 1) end
+  end
+end
+
+-- Those that are announced may all be among the first, so this looks at no more than `most`.
+for _, id in ipairs(redis.call('ZRANGE', 'jobs.due', '-inf', at, 'BYSCORE', 'LIMIT', 0, most)) do
+  if pending >= most then break end
+  if not announced[id] then
+    choose(id, redis.call('ZSCORE', 'jobs.due', id), 1)
+    pending = pending + 1
+  end
+end
+return chosen
