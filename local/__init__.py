@@ -8,7 +8,8 @@
     reaper       ends all of these when the supervisor was killed           reaper.py
 
 `knative` does the same with the instances of the cluster-local functions, from 0 to N of each (activator.py,
-autoscaler.py, instance.py), and sends the events of the PingSources (pings.py).
+autoscaler.py, instance.py) and with the processes of JobSinks (jobsink.py), and sends the events of the PingSources
+(pings.py).
 
 Services, Triggers and PingSources are read from `knative/base`, and from the components that are asked for,
 so nothing is declared twice.

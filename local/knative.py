@@ -1,4 +1,4 @@
-"""What Knative itself does, in one process: the Broker, PingSources, the activator and the autoscalers.
+"""What Knative itself does, in one process: the Broker, PingSources, JobSinks, the activator and the autoscalers.
 
 `python -m local.knative FD LOCK MAX_WORKERS [COMPONENT ...]` serves the listening socket FD, which the supervisor made,
 so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. What there is to
@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,7 @@ from knative_jobs.runtime.settings import settings
 from local import activator, manifests, pings
 from local.autoscaler import Autoscaler
 from local.broker import Broker
+from local.jobsink import JobSink
 from local.processes import Processes
 
 PASSWORDS = "REDIS_PASSWORDS"
@@ -39,14 +41,22 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         processes = Processes(lock)
         stack.push_async_callback(processes.close)
-        services = {}
+
+        def env_of(declared: manifests.Service | manifests.JobSink) -> dict[str, str]:
+            user = declared.redis_user
+            return os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
+
+        services: dict[str, Autoscaler] = {}
         for service in manifests.services(manifests.BASE, *components):
             if not service.public:
                 most = max_workers if service.name == "worker" else 1
-                user = service.redis_user
-                env = os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
-                services[service.name] = Autoscaler(service, most, processes, env, grace_s)
-        post = activator.posting(services)
+                services[service.name] = Autoscaler(service, most, processes, env_of(service), grace_s)
+        job_sinks: dict[str, JobSink] = {}
+        for declared in manifests.job_sinks(manifests.BASE, *components):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="knative-jobs-")))
+            job_sink = JobSink(declared, max_workers, processes, env_of(declared), grace_s, folder)
+            job_sinks[declared.name] = job_sink
+        post = activator.posting(services, job_sinks)
         broker = Broker(post, manifests.triggers(manifests.BASE, *components))
         runner = web.ServerRunner(web.Server(broker.receive, access_log=None), shutdown_timeout=1)
         await runner.setup()
@@ -58,7 +68,8 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
             await stop.wait()
             for task in tasks:
                 task.cancel()
-        await asyncio.gather(*(service.close() for service in services.values()))
+        closing = [service.close() for service in services.values()] + [sink.close() for sink in job_sinks.values()]
+        await asyncio.gather(*closing)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What `knative/base` and components declare: Services, Triggers and PingSources.
+"""What `knative/base` and components declare: Services, Triggers, PingSources and JobSinks.
 
-Only what matters on one machine is read; a field that a kustomize patch adds in a cluster may be missing.
+Only what matters on one machine is read. Of what kustomize does with the files, this does one thing: a manifest in a
+component that has the kind and the name of an earlier one is a strategic merge patch of it.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,10 @@ BASE = ROOT / "knative" / "base"
 COMPONENTS = ROOT / "knative" / "components"
 DOMAIN = "default.svc.cluster.local"
 """Of the addresses of Services, as in a cluster. On one machine only the activator knows them."""
+JOBSINK_HOST = "job-sink.knative-eventing.svc.cluster.local"
+"""Where every JobSink of a cluster is, each at the path /NAMESPACE/NAME."""
+SETTINGS = "settings.env"
+"""In the folder of a component: what it changes in the settings of the functions."""
 DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
 Manifest = dict[str, Any]
 
@@ -78,6 +83,20 @@ class PingSource(NamedTuple):
     sink: str
 
 
+class JobSink(NamedTuple):
+    """A subscriber that starts a process for each event."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    redis_user: str
+    """The Redis user that it is; empty: none."""
+    backoff_limit: int
+    """How often a process that failed is started again."""
+    ttl_s: float
+    """For how many seconds the JobSink remembers an event after its process has ended."""
+
+
 def services(base: Path = BASE, *components: Path) -> list[Service]:
     """Return every Knative Service below `base`, and below the folders of components."""
     return [_service(m) for m in _manifests((base, *components), "serving.knative.dev", "Service")]
@@ -96,16 +115,41 @@ def ping_sources(base: Path, *components: Path) -> list[PingSource]:
     return [_ping_source(m) for m in _manifests(folders, "sources.knative.dev", "PingSource")]
 
 
+def job_sinks(base: Path, *components: Path) -> list[JobSink]:
+    """Return every JobSink there."""
+    return [_job_sink(m) for m in _manifests((base, *components), "sinks.knative.dev", "JobSink")]
+
+
+def settings(*components: Path) -> dict[str, str]:
+    """Return what these components change in the settings of the functions."""
+    files = [folder / SETTINGS for folder in components]
+    lines = itertools.chain.from_iterable(file.read_text().splitlines() for file in files if file.exists())
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
 def components() -> list[str]:
     """Return the names of those components of which there is something to run on one machine."""
     folders = [folder for folder in COMPONENTS.iterdir() if folder.is_dir()]
     return sorted(f.name for f in folders if services(f) or triggers(f) or ping_sources(f))
 
 
-def _manifests(folders: Iterable[Path], group: str, kind: str) -> Iterator[Manifest]:
+def _manifests(folders: Iterable[Path], group: str, kind: str) -> Iterable[Manifest]:
+    found: dict[str, Manifest] = {}
     for manifest in itertools.chain.from_iterable(map(_documents, folders)):
         if manifest.get("kind") == kind and manifest.get("apiVersion", "").startswith(group + "/"):
-            yield manifest
+            name = manifest["metadata"]["name"]
+            found[name] = _merged(found.get(name, {}), manifest)
+            if manifest.get("$patch") == "delete":
+                del found[name]
+    return found.values()
+
+
+def _merged(manifest: Any, patch: Any) -> Any:
+    """Return the manifest with a strategic merge patch applied, which replaces everything but maps."""
+    if not isinstance(manifest, dict) or not isinstance(patch, dict):
+        return patch
+    return manifest | {name: _merged(manifest.get(name), value) for name, value in patch.items()}
 
 
 @cache
@@ -165,10 +209,21 @@ def _ping_source(manifest: Manifest) -> PingSource:
     )
 
 
+def _job_sink(manifest: Manifest) -> JobSink:
+    spec = manifest["spec"]["job"]["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    env = {e["name"]: str(e["value"]) for e in container.get("env", []) if "value" in e}
+    limit, ttl_s = spec.get("backoffLimit", 6), spec.get("ttlSecondsAfterFinished", float("inf"))
+    return JobSink(manifest["metadata"]["name"], container["command"], env, env.get("REDIS_USERNAME", ""), limit, ttl_s)
+
+
 def _address(name: str, destination: Manifest) -> str:
     ref, uri = destination.get("ref"), destination.get("uri", "")
     if not ref:
         return str(uri)
+    if ref.get("kind") == "JobSink":
+        return f"http://{JOBSINK_HOST}/default/{ref['name']}"
     if ref.get("kind") != "Service":
-        raise ManifestError(f"{name} sends to a {ref.get('kind')}; on one machine only a Service can be reached")
+        why = "on one machine only a Service or a JobSink can be reached"
+        raise ManifestError(f"{name} sends to a {ref.get('kind')}; {why}")
     return f"http://{ref['name']}.{DOMAIN}{uri}"

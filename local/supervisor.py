@@ -77,7 +77,8 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         fds = [broker_socket.fileno(), lock.fileno()]
         knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, [*fds, max_workers, *components])]
         knative_ready = partial(_answers, client, env["K_SINK"])
-        internal = {s.redis_user for s in declared if not s.public}
+        job_sinks = manifests.job_sinks(manifests.BASE, *components)
+        internal = {s.redis_user for s in declared if not s.public} | {s.redis_user for s in job_sinks}
         its_env = env | {PASSWORDS: json.dumps({user: passwords[user] for user in internal & passwords.keys()})}
         knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
         endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
@@ -97,18 +98,22 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
 
 
 def _environment(redis_port: int, broker_socket: socket.socket, components: Sequence[Path]) -> dict[str, str]:
-    """Return what every part gets: the user's own settings, and where the others are."""
+    """Return what every part gets: the user's own settings, those of the components, and where the others are."""
     search = [str(FUNCTIONS), str(Path.cwd()), os.environ.get("PYTHONPATH"), str(ROOT)]
-    return os.environ | {
-        # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
-        "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
-        "REDIS_USERNAME": "",
-        "REDIS_PASSWORD": "",
-        "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
-        "JOB_EVENTS": os.environ.get("JOB_EVENTS") or _job_events(components),
-        "PYTHONPATH": os.pathsep.join(filter(None, search)),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        manifests.settings(*components)
+        | os.environ
+        | {
+            # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
+            "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
+            "REDIS_USERNAME": "",
+            "REDIS_PASSWORD": "",
+            "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
+            "JOB_EVENTS": os.environ.get("JOB_EVENTS") or _job_events(components),
+            "PYTHONPATH": os.pathsep.join(filter(None, search)),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
 
 def _job_events(components: Sequence[Path]) -> str:

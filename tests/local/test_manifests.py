@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from local import FUNCTIONS, manifests
-from local.manifests import DOMAIN, Delivery, ManifestError
+from local.manifests import DOMAIN, JOBSINK_HOST, Delivery, ManifestError
 
 SERVICES = """
 apiVersion: serving.knative.dev/v1
@@ -90,7 +90,42 @@ def test_a_component_adds_to_the_base(tmp_path: Path) -> None:
     assert manifests.services(base, component) == manifests.services(base)
     [trigger] = manifests.triggers(base, component)
     assert trigger.delivery.retry == 1, "of the base's Broker"
-    assert manifests.components() == ["webhook"], "the others have nothing that runs on one machine"
+    assert manifests.components() == ["long-jobs", "webhook"], "the others have nothing that runs on one machine"
+
+
+def test_a_component_patches_the_base(tmp_path: Path) -> None:
+    patch = {
+        "trigger.yaml": """
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: worker}
+spec: {subscriber: {ref: {apiVersion: sinks.knative.dev/v1alpha1, kind: JobSink, name: worker}}}
+""",
+        "no-service.yaml": """
+$patch: delete
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: worker}
+""",
+        "settings.env": "# why\nJOB_SECONDS=3\nJOB_WORK=\n",
+    }
+    for folder, files in {"base": {"all.yaml": TRIGGER + "---" + SERVICES}, "component": patch}.items():
+        (tmp_path / folder).mkdir()
+        for name, text in files.items():
+            (tmp_path / folder / name).write_text(text)
+    base, component = tmp_path / "base", tmp_path / "component"
+    [trigger] = manifests.triggers(base, component)
+    assert (trigger.attributes, trigger.subscriber) == ({"type": "submitted"}, f"http://{JOBSINK_HOST}/default/worker")
+    assert [service.name for service in manifests.services(base, component)] == ["jobs-status"]
+    assert [service.name for service in manifests.services(base)] == ["jobs-status", "worker"]
+    assert manifests.settings(base, component) == {"JOB_SECONDS": "3", "JOB_WORK": ""}
+
+
+def test_a_job_sink_says_what_runs_and_how_often() -> None:
+    [job_sink] = manifests.job_sinks(manifests.BASE, manifests.COMPONENTS / "long-jobs")
+    assert job_sink.command == ["python", "-m", "knative_jobs.server.jobsink"]
+    assert job_sink.env == {"REDIS_USERNAME": "worker"}
+    assert (job_sink.backoff_limit, job_sink.ttl_s) == (3, 600)
 
 
 @pytest.mark.parametrize(

@@ -106,5 +106,10 @@ def _own_loop() -> asyncio.AbstractEventLoop:
 
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True, name="waiting").start()
-    Finalize(None, lambda: wait(_started), exitpriority=1)  # see `tracing`: no other exit handler runs everywhere
+    Finalize(None, _wait_for_started, exitpriority=1)  # see `tracing`: no other exit handler runs everywhere
     return loop
+
+
+def _wait_for_started() -> None:
+    while open_ := tuple(_started):  # what ends may have started something else
+        wait(open_)

@@ -21,9 +21,9 @@ def call_when_stopping(function: Callable[[], object]) -> None:
 
 
 def watch() -> None:
-    """Set `stopping` when SIGTERM or SIGINT comes. Call it in the main thread.
+    """Set `stopping` when SIGTERM or SIGINT comes, in a process of a server. Call it in the main thread.
 
-    The servers install handlers of their own after this, so it listens beside them:
+    The servers install handlers of their own after this, so it listens beside them. Without a handler it hears nothing:
     https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
     ours, theirs = socket.socketpair()
@@ -32,10 +32,11 @@ def watch() -> None:
     threading.Thread(target=_listen, args=[ours], daemon=True).start()
 
 
-def watch_on_loop() -> None:
-    """Do the same where the main thread runs an asyncio loop: it hears of signals by that means itself.
+def handle() -> None:
+    """Do the same where nobody else handles these signals.
 
-    So it needs no handler in Python, whatever it has been told to do: the place is free.
+    That is a process that is no server, and one whose main thread runs an asyncio loop: the loop already owns the
+    wakeup descriptor, and needs no handler in Python. Call it in the main thread.
     """
     for number in _SIGNALS:
         signal.signal(number, lambda *_: _stop())

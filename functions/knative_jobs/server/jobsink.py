@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from knative_jobs.events import cloudevent, emit
 from knative_jobs.jobs import attempt, lifecycle, outbox
 from knative_jobs.runtime import logs, shutdown
+from knative_jobs.runtime.errors import UnavailableError
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
 
@@ -25,13 +26,16 @@ def main() -> None:
     It is the job of the event, or where that is not due, the one that has been due the longest.
     """
     logs.configure()
-    shutdown.watch()
+    shutdown.handle()
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else EVENT_FILE
     event = cloudevent.read({"content-type": "application/cloudevents+json"}, path.read_bytes()).attributes
     if event["type"] == emit.SUBMITTED:
         launcher.ready()
-        attempt.work_on(lifecycle.parse_id(event.get("subject")))
-        outbox.announce()
+        try:
+            attempt.work_on(lifecycle.parse_id(event.get("subject")))
+            outbox.announce()
+        except UnavailableError as error:
+            sys.exit(str(error))  # the pod has failed, and Kubernetes starts another
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Application:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once, before the first request."""
-        shutdown.watch_on_loop()
+        shutdown.handle()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once, after the last request."""
