@@ -75,8 +75,8 @@ class Settings:
     """The function that this process serves. Empty: the one that the Service is named after, `-` for `_`."""
     function_source: str = ""
     """The file that the function is in. Empty: the file of its name in `functions/`."""
-    sweep_seconds: AtLeast0 = 50
-    """How long one sweep keeps watching while jobs wait or run."""
+    sweep_seconds: AtLeast0 = 57
+    """How long one sweep keeps watching while jobs wait or run. The next one begins with the next minute."""
     otel_exporter_otlp_endpoint: str = ""
     """The collector that spans are sent to. Empty: none is made."""
     otel_exporter_otlp_traces_endpoint: str = ""

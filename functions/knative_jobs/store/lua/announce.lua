@@ -3,7 +3,7 @@
 --        3 the longest such interval: it doubles with each announcement
 -- Reply  {{id, attempts so far, record as JSON}, ...}
 -- Guarantee  each job is chosen once when it has become due and there is room, and again only after the interval. A job
---            that is due anew (released, retried, postponed, taken back) counts as never announced.
+--            that is due anew (handed back, retried, postponed, taken back) counts as never announced.
 
 local most, first, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()

@@ -6,6 +6,8 @@
 --   jobs.<status>        zset    id -> submitted-at; one for each status ("jobs.in-progress" for "in progress")
 --   jobs.incomplete      zset    id -> submitted-at of every job whose status is not "complete"
 --   jobs.due             zset    id -> from when a submitted job may be claimed
+--   jobs.announced       hash    id -> due as it is in jobs.due, how often announced, when last; with a JobSink alone. What
+--                                is not due as it was then does not count any more
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
 --   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
