@@ -89,12 +89,12 @@ class JobSink(NamedTuple):
     name: str
     command: list[str]
     env: dict[str, str]
-    redis_user: str
-    """The Redis user that it is; empty: none."""
     backoff_limit: int
     """How often a process that failed is started again."""
     ttl_s: float
     """For how many seconds the JobSink remembers an event after its process has ended."""
+    redis_user: str = ""
+    """Who it is in Redis. Empty: it does not call Redis."""
 
 
 def services(base: Path = BASE, *components: Path) -> list[Service]:
@@ -214,7 +214,7 @@ def _job_sink(manifest: Manifest) -> JobSink:
     container = spec["template"]["spec"]["containers"][0]
     env = {e["name"]: str(e["value"]) for e in container.get("env", []) if "value" in e}
     limit, ttl_s = spec.get("backoffLimit", 6), spec.get("ttlSecondsAfterFinished", float("inf"))
-    return JobSink(manifest["metadata"]["name"], container["command"], env, env.get("REDIS_USERNAME", ""), limit, ttl_s)
+    return JobSink(manifest["metadata"]["name"], container["command"], env, limit, ttl_s, env.get("REDIS_USERNAME", ""))
 
 
 def _address(name: str, destination: Manifest) -> str:

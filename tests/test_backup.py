@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.conftest import NEVER, ROOT, Redis, Start, eventually, free_port, http, redis_server
+from local import redis_server
+from tests.conftest import NEVER, ROOT, Redis, Start, eventually, free_port, http
 
 SCRIPTS = ROOT / "knative" / "base" / "redis"
 JOB = b'{"start": "1", "end": "2"}'
@@ -27,7 +28,7 @@ class Restored:
     def __init__(self, folder: Path, data: Path) -> None:
         for name in ("bin", "passwords"):
             (folder / name).mkdir()
-        (folder / "bin" / "redis-server").symlink_to(redis_server())
+        (folder / "bin" / "redis-server").symlink_to(redis_server.binary())
         (folder / "passwords" / "reader").write_text("secret")
         self.port = free_port()
         env = {
