@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from contextlib import AbstractContextManager
-from multiprocessing.connection import Connection
+from math import inf
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ from knative_jobs.runtime.settings import settings
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 from knative_jobs.work import launcher
+from knative_jobs.work.api import MAX_PROGRESS_MESSAGE
+from knative_jobs.work.messages import MAX_ERROR_TEXT, BadMessageError, is_result, storable
 
 MAX_BACKOFF_SECONDS = 3600
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
@@ -34,7 +36,7 @@ _one_at_a_time = threading.Lock()
 
 
 class _Outcome(NamedTuple):
-    """How an attempt ended, in the words of `store.finish`; `lost` when another has the job."""
+    """How an attempt ended, in the words of `state.finish`; `lost` when another has the job."""
 
     word: str
     payload: str = ""
@@ -122,37 +124,63 @@ def _finish(held: state.Claim, outcome: _Outcome, span: tracing.Span, next_for: 
 
 
 def _run(held: state.Claim) -> _Outcome:
-    """Have the work done; meanwhile renew the lease."""
-    process = launcher.ready()
+    """Have the work done; meanwhile renew the lease.
+
+    A process from which no outcome came is ended, for it may still do the work, and would send the outcome later.
+    """
     try:
-        return _supervise(process.connection, held)
-    except (EOFError, OSError):
-        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {launcher.discard()}")
+        process = launcher.current()
+        return _supervise(process, held)
+    except (EOFError, OSError) as error:
+        how = launcher.discard(patience_s=launcher.EXIT_SECONDS) or error  # an error: it could not be started
+        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {how}")
+    except BadMessageError as error:
+        launcher.discard()
+        # For the log alone: it may be part of another job's message.
+        _log.warning("job %s attempt %s: not a message: %s", held.id, held.attempt, error, extra=_about(held))
+        return _went_wrong(held, "WorkProcessDied", "the process that did the work sent what is not a message")
+    except BaseException:
+        launcher.discard()
+        raise
 
 
-def _supervise(process: "Connection[Any, Any]", held: state.Claim) -> _Outcome:
+def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
+    """Have the process do the work. Return the outcome that it sent, or the one that made this end the process.
+
+    Raises:
+        EOFError, OSError: the process has ended.
+        BadMessageError: it sent something that is not a message.
+    """
     heartbeat = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
     ends_at = time.monotonic() + settings().job_timeout_seconds
     release_at = float("inf")
-    start, end = _value(held, "start"), _value(held, "end")
-    job = {"id": held.id, "attempt": held.attempt, "start": start, "end": end, "traceparent": held.traceparent}
-    process.send(("work", job))
+    cancel_sent = False
+    mine = [held.id, held.attempt]
+    process.send("work", *mine, held.start, held.end, held.number_fields, held.traceparent)
+    renew_at = time.monotonic() + heartbeat
     while True:
-        match process.recv() if process.poll(heartbeat) else ("at work",):
-            case ("complete", result):
-                return _Outcome("complete", result)
-            case ("failed", error):
-                return _Outcome("failed", json.dumps(error))
-            case ("cancelled", _):
-                return _Outcome("cancelled")
-            case ("error", error, delay):
-                return _Outcome("error", json.dumps(error), _backoff(held) if delay is None else delay)
-            case ("progress", fraction, message):
-                word = _renew(held, f"{fraction:.4g}", message)
-            case _:
-                word = _renew(held)
-        if word == "cancel":
-            process.send(("cancel", held.id))
+        word = ""
+        message = process.receive(renew_at)
+        if message is None:
+            word = _renew(held)
+        elif message[1:3] == mine:
+            match _said(held, message[0], message[3:]):
+                case _Outcome() as outcome:
+                    return outcome
+                case progress, text:
+                    word = _renew(held, progress, text)
+        elif message[0] == "unusable":
+            launcher.discard()
+            return _went_wrong(held, "WorkProcessDied", launcher.unusable(str(message[-1])))
+        elif message != ["ready"]:
+            _log.warning(
+                "job %s attempt %s: a message of another attempt is dropped: %.100r", *mine, message, extra=_about(held)
+            )
+        if word:
+            renew_at = time.monotonic() + heartbeat
+        if word == "cancel" and not cancel_sent:
+            process.send("cancel", *mine)
+            cancel_sent = True
         now = time.monotonic()
         if stopping.is_set():
             release_at = min(release_at, now + settings().worker_grace_seconds)
@@ -167,23 +195,45 @@ def _supervise(process: "Connection[Any, Any]", held: state.Claim) -> _Outcome:
             return _Outcome("released")
 
 
+def _said(held: state.Claim, word: str, details: list[Any]) -> _Outcome | tuple[str, str]:
+    """Return the outcome that a message of the process tells, or the progress and the text with it, to be stored.
+
+    Raises:
+        BadMessageError: it tells neither.
+    """
+    match word, details:
+        case "complete", [str(result)] if is_result(result):
+            return _Outcome("complete", result)
+        case "progress", [int() | float() as fraction, str(text)] if 0 <= fraction <= 1:
+            return f"{fraction:.4g}", storable(text[:MAX_PROGRESS_MESSAGE])
+        case "cancelled", []:
+            return _Outcome("cancelled")
+        case "failed", [{"type": str(), "message": str()} as error]:
+            return _Outcome("failed", _recorded(error))
+        case "error", [{"type": str(), "message": str()} as error, None]:
+            return _Outcome("error", _recorded(error), _backoff(held))
+        case "error", [{"type": str(), "message": str()} as error, int() | float() as delay_s] if 0 <= delay_s < inf:
+            return _Outcome("error", _recorded(error), delay_s)
+    raise BadMessageError(f"{word!r} with {details!r}"[:100])
+
+
+def _recorded(error: dict[str, Any]) -> str:
+    """Return an error, as the process describes it, as JSON of bounded size."""
+    known = {name: error[name] for name in ("type", "message", "traceback") if isinstance(error.get(name), str)}
+    return json.dumps({name: storable(text[:MAX_ERROR_TEXT]) for name, text in known.items()})
+
+
 def _renew(held: state.Claim, progress: str = "", message: str = "") -> str:
+    """Renew the lease, with progress where there is some. Whatever goes wrong with that, the work goes on meanwhile."""
     try:
         return state.renew(held, progress, message)
-    except UnavailableError as error:
+    except Exception as error:
         _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
         return "missed"
 
 
 def _about(held: state.Claim) -> dict[str, Any]:
     return about(held.id, held.attempt, held.traceparent)
-
-
-def _value(held: state.Claim, name: str) -> str | float:
-    """Return start or end as the user's work gets it: a number where a number was submitted."""
-    text: str = getattr(held, name)
-    value: str | float = json.loads(text) if name in held.number_fields.split() else text
-    return value
 
 
 def _went_wrong(held: state.Claim, kind: str, message: str) -> _Outcome:

@@ -1,11 +1,12 @@
 """The user's own work: what it gets, what it may raise, and how it is found.
 
 A work function takes a Job and returns any JSON value, which becomes the job's `result`. What it raises becomes the
-job's `error`. It may be a coroutine function.
+job's `error`. What it returns is awaited where that can be, so it may be `async def`, under any decorator.
 """
 
 import importlib
 import inspect
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -13,13 +14,21 @@ from typing import Any, Protocol, cast
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most so often; calls in between cost next to nothing."""
 
+MAX_PROGRESS_MESSAGE = 200
+
 Work = Callable[["Job"], Any]
 
 
 class Retry(Exception):  # noqa: N818 - it is an instruction rather than an error
-    """Raised by work: try again after so many seconds. Counts as an attempt."""
+    """Raised by work: try again after so many seconds. Counts as an attempt.
+
+    Raises:
+        ValueError: `after` is infinite or not a number.
+    """
 
     def __init__(self, after: float) -> None:
+        if not math.isfinite(after):
+            raise ValueError(f"Retry(after={after}): after must be a finite number of seconds")
         super().__init__(f"to be tried again after {after} seconds")
         self.after = max(0.0, float(after))
 
@@ -39,11 +48,15 @@ class Worker(Protocol):
         """Record progress."""
 
     def cancel_requested(self) -> bool:
-        """Return whether somebody asked for the job to be cancelled."""
+        """Return whether somebody asked for the job to be cancelled, or the attempt has ended."""
 
 
 class Job:
-    """One attempt of a job, as the work function sees it. `start` and `end` are as they were submitted."""
+    """One attempt of a job, as the work function sees it. `start` and `end` are as they were submitted.
+
+    It is for the process that got it, threads included. A child made by `os.fork`, or by multiprocessing with that,
+    cannot report progress nor ask whether the job is cancelled: that is a RuntimeError there.
+    """
 
     def __init__(
         self,
@@ -66,21 +79,28 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked for the job to be cancelled; known within a second or so."""
+        """Whether somebody asked for the job to be cancelled; known within a second or so.
+
+        True too once the attempt has ended: a thread that the work has left running should stop.
+        """
         return self._worker.cancel_requested()
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Report how far the work is, from 0 to 1, with a word about it.
+        """Report how far the work is, from 0 to 1, with a word about it, which is cut to MAX_PROGRESS_MESSAGE.
 
         Raises:
-            Cancelled: somebody asked for the job to be cancelled.
+            Cancelled: somebody asked for the job to be cancelled, or the attempt has ended.
         """
         if self.cancelled:
             raise Cancelled("cancelled on request")
         if time.monotonic() - self._reported_at < PROGRESS_SECONDS and fraction < 1:
             return
         self._reported_at = time.monotonic()
-        self._worker.report(min(1.0, max(0.0, float(fraction))), str(message)[:200])
+        try:
+            text = str(message)[:MAX_PROGRESS_MESSAGE]
+        except Exception as error:  # what cannot be shown is no reason for the work to fail
+            text = f"({type(message).__name__}, whose __str__ raised {type(error).__name__})"
+        self._worker.report(min(1.0, max(0.0, float(fraction))), text)
 
 
 def find(name: str, stand_in_seconds: float) -> Work:
@@ -98,11 +118,9 @@ def find(name: str, stand_in_seconds: float) -> Work:
     found: Any = getattr(importlib.import_module(module), function, None)
     if not callable(found):
         raise ImportError(f"there is no function {function!r} in {module}")
-    if not inspect.iscoroutinefunction(found):
-        return cast(Work, found)
-    import asyncio  # here, for it takes longer to import than all the rest
-
-    return lambda job: asyncio.run(found(job))
+    if inspect.iscoroutinefunction(found):
+        import asyncio  # noqa: F401 - it takes longer to import than all the rest, and no job shall wait for it
+    return cast(Work, found)
 
 
 def _stand_in(job: Job, seconds: float) -> None:
