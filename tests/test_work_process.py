@@ -286,7 +286,7 @@ class TestStandardStreams:
         function = worker()
         run(function, work)
         assert is_own(run(function, "say hello"))
-        assert "hello" in function.log()
+        assert "| hello" in function.log()
 
     def test_standard_input_is_at_its_end_for_the_work_and_what_it_starts(self, worker: Start, run: Run) -> None:
         assert run(worker(), "sort_input")["result"] == ""

@@ -130,6 +130,7 @@ def _run(held: state.Claim) -> _Outcome:
     """
     try:
         process = launcher.current()
+        process.output.attribute(held.id, held.attempt, held.traceparent)
         return _supervise(process, held)
     except (EOFError, OSError) as error:
         how = launcher.discard(patience_s=launcher.EXIT_SECONDS) or error  # an error: it could not be started
@@ -166,6 +167,7 @@ def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
         elif message[1:3] == mine:
             match _said(held, message[0], message[3:]):
                 case _Outcome() as outcome:
+                    process.output.attribute()
                     return outcome
                 case progress, text:
                     word = _renew(held, progress, text)

@@ -13,6 +13,10 @@ _LEVELS = {
 }
 
 _ABOUT = ("job_id", "attempt", "trace_id", "span_id")
+_OUTPUT = "output"  # the logger's name for what the work prints
+
+_work = logging.getLogger("knative_jobs.work")
+_tracebacks = logging.Formatter()
 
 
 def about(job_id: str = "", attempt: int = 0, traceparent: str = "") -> dict[str, Any]:
@@ -20,14 +24,33 @@ def about(job_id: str = "", attempt: int = 0, traceparent: str = "") -> dict[str
     return dict(zip(_ABOUT, (job_id, attempt, traceparent[3:35], traceparent[36:52]), strict=True))
 
 
+def said_by_work(
+    message: str, *, severity: str = "INFO", logger: str = _OUTPUT, at: float = 0, exception: str = "", **about: Any
+) -> None:
+    """Log what the user's work says: a line that it printed, or a record of its own log.
+
+    Args:
+        message: the line, or the record's message.
+        severity: the name of the record's level.
+        logger: the name of its logger.
+        at: when, in seconds since the epoch. 0: now.
+        exception: its traceback, if it has one.
+        about: the attempt that says it, in the words of `about`.
+    """
+    made = logging.LogRecord(logger, logging.INFO, "", 0, message, None, None)
+    made.__dict__ |= {"levelname": severity, "exc_text": exception, "of_work": True, **about}
+    made.created = at or made.created
+    _work.handle(made)
+
+
 class Plain(logging.Formatter):
     """One line a record, and what belongs to it indented, whatever is in the values: none looks like another record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line, then those of its exception."""
-        lines = [f"{record.levelname} {_printable(record.getMessage())}"]
-        if record.exc_info:
-            lines += [f"    {_printable(line)}" for line in self.formatException(record.exc_info).split("\n")]
+        """Return the record's line, then those of its exception. What the work says is behind its job and a bar."""
+        lines = [f"{_front(record)} {_printable(record.getMessage().expandtabs())}"]
+        if exception := traceback_of(record):
+            lines += [f"    {_printable(line)}" for line in exception.split("\n")]
         return "\n".join(lines)
 
 
@@ -40,9 +63,14 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
         }
         line |= {name: value for name in _ABOUT if (value := getattr(record, name, None))}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if exception := traceback_of(record):
+            line["exception"] = exception
         return json.dumps(line)
+
+
+def traceback_of(record: logging.LogRecord) -> str:
+    """Return the traceback of a record, empty when it has none."""
+    return record.exc_text or (record.exc_info and _tracebacks.formatException(record.exc_info)) or ""
 
 
 def configure() -> None:
@@ -54,6 +82,14 @@ def configure() -> None:
         log.handlers[:] = [handler]
         log.setLevel(level)
         log.propagate = False
+
+
+def _front(record: logging.LogRecord) -> str:
+    if not getattr(record, "of_work", False):
+        return record.levelname
+    job_id: str = getattr(record, "job_id", "")
+    who = f"job {job_id} attempt {getattr(record, 'attempt', 0)} |" if job_id else "work |"
+    return who if record.name == _OUTPUT else f"{record.levelname} {who}"
 
 
 def _printable(text: str) -> str:

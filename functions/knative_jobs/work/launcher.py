@@ -1,6 +1,7 @@
 """The worker's side of the process that does the user's work: starting, finding and ending it."""
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 from knative_jobs.runtime.settings import InvalidSettingError, settings, work_environment
 from knative_jobs.work.messages import BadMessageError, Channel
+from knative_jobs.work.output import Output
 
 EXIT_SECONDS = 1
 """A process that has closed its socket may take so long to exit by itself: then its exit code is known."""
@@ -22,34 +24,44 @@ EXIT_SECONDS = 1
 class WorkProcess:
     """A process that does the work, or is about to be able to. It leads a process group: all that it starts is in it.
 
-    It gets one end of a socket for messages, and of a pipe that nothing is ever written to: its end tells the process
-    that the worker is gone. Standard input is empty.
+    It gets one end of a socket for messages, of a pipe for what it says (`output`), and of a second pipe that nothing
+    is ever written to: its end tells the process that the worker is gone. Standard input is empty.
     """
 
     def __init__(self) -> None:
+        mark = f"\x1e{secrets.token_hex(8)}"
         ours, theirs = socket.socketpair()
+        said, says = os.pipe()
         alive, self._alive = os.pipe()
-        command = [sys.executable, "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive)]
+        command = [sys.executable, "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive), mark]
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.DEVNULL,
+                stdout=says,
+                stderr=says,
                 pass_fds=[theirs.fileno(), alive],
                 start_new_session=True,
                 env=work_environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), PYTHONUNBUFFERED="1"),
             )
         except OSError:
             ours.close()
+            os.close(said)
             os.close(self._alive)
             raise
         finally:
             theirs.close()
+            os.close(says)
             os.close(alive)
+        self.output = Output(said, mark)
         self.owner = os.getpid()
         self._is_ready = False
         self._exit: int | None = None
         self._channel = Channel(ours)
-        self._readers: dict[int, Callable[[], object]] = {self._channel.fileno(): self._channel.read}
+        self._readers: dict[int, Callable[[], object]] = {
+            self._channel.fileno(): self._channel.read,
+            self.output.fileno(): self._read_output,
+        }
         with suppress(AttributeError, OSError):  # only Linux has them, and not every sandbox there
             self._exit = os.pidfd_open(self._process.pid)
             self._readers[self._exit] = self._read_last
@@ -66,7 +78,7 @@ class WorkProcess:
         self._channel.send(*message)
 
     def receive(self, until: float) -> list[Any] | None:
-        """Wait for the next message.
+        """Wait for the next message, and pass on meanwhile what the work says.
 
         Args:
             until: return None once `time.monotonic()` is so late.
@@ -90,7 +102,7 @@ class WorkProcess:
         return self._process.poll() is not None
 
     def catch_up(self) -> None:
-        """Drop what has come since the last attempt.
+        """Pass on what the work has said since the last attempt, and drop what else has come since then.
 
         Raises:
             EOFError, OSError: the process has ended.
@@ -129,6 +141,7 @@ class WorkProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
         self._channel.close()
+        self.output.close()
         os.close(self._alive)
         if self._exit is not None:
             os.close(self._exit)
@@ -141,6 +154,10 @@ class WorkProcess:
                 pass
         if not self._channel.holds_message():
             raise EOFError
+
+    def _read_output(self) -> None:
+        if not self.output.read():
+            self._any.unregister(self.output)
 
 
 _process: WorkProcess | None = None

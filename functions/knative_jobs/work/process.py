@@ -1,14 +1,15 @@
-"""The process that does the user's work: `python -m knative_jobs.work.process SOCKET PIPE`.
+"""The process that does the user's work: `python -m knative_jobs.work.process SOCKET PIPE MARK`.
 
 It is apart from the worker that holds the claim, so that the heartbeat goes on whatever the work does (holds the GIL,
 blocks in C), an attempt can be ended when its time is over, and work that takes its process down does not take the
-worker with it. `work.messages` says what the two tell each other over the socket. The pipe is open for as long as the
-worker lives.
+worker with it. `work.messages` says what the two tell each other over the socket, `work.output` how what the work says
+gets to the worker. The pipe is open for as long as the worker lives.
 """
 
 import contextlib
 import inspect
 import json
+import logging
 import math
 import os
 import signal
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from knative_jobs.runtime.settings import settings
 from knative_jobs.work.api import Cancelled, Fail, Job, Retry, Work, find
 from knative_jobs.work.messages import MAX_ERROR_TEXT, Channel, result_text, storable
+from knative_jobs.work.output import ToWorker
 
 _MAX_MESSAGE = 1000
 _TRACEBACK_LINES = 12
@@ -150,11 +152,12 @@ def _end_here_unless(is_the_process: bool, error: BaseException | None = None) -
 def main() -> None:
     """Serve one worker until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker to act upon
-    messages, alive = int(sys.argv[1]), int(sys.argv[2])
+    messages, alive, mark = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     for descriptor in (messages, alive):
         os.set_inheritable(descriptor, False)  # not for the programs that the work starts
     threading.Thread(target=_die_with_worker, args=[alive], daemon=True).start()
     worker = Channel(socket.socket(fileno=messages))
+    _log_to_worker(mark)
     try:
         work = find(settings().job_work, settings().job_seconds)
     except BaseException as error:
@@ -175,6 +178,13 @@ def main() -> None:
                 handle.close()
                 _flush_output()
                 worker.send(word, job_id, attempt, *details)
+
+
+def _log_to_worker(mark: str) -> None:
+    """Have what is logged or printed go to the worker, each line at once and as a whole."""
+    logging.basicConfig(level=logging.INFO, handlers=[ToWorker(mark)])
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
 def _open_output() -> None:

@@ -1,0 +1,109 @@
+"""What the work says: the lines that its process, and whatever that starts, write to standard output and error.
+
+Both are one pipe to the worker, so that lines keep their order, those of a process that crashes are not lost, and none
+is in the way of the messages between the two. The worker passes each line on to its own log, with the attempt that was
+under way. A record of `logging` is a line too: JSON behind a mark, which nobody can print who does not know it.
+"""
+
+import json
+import logging
+import os
+import select
+from typing import Any
+
+from knative_jobs.runtime import logs
+
+MAX_LINE_BYTES = 256 * 1024
+"""A longer line is passed on in pieces."""
+MAX_LOGGED = 32 * 1024
+"""A message of `logging` may have so many characters, and its traceback a quarter: as JSON they fit into a line."""
+_READ_BYTES = 64 * 1024  # the most that a pipe holds: one read gets all that was written before it
+
+
+class Output:
+    """The worker's end of the pipe."""
+
+    def __init__(self, pipe: int, mark: str) -> None:
+        os.set_blocking(pipe, False)
+        self._pipe = pipe
+        self._mark = mark.encode()
+        self._rest = b""
+        self._attempt: tuple[Any, ...] = ()
+        self._any = select.poll()
+        self._any.register(pipe, select.POLLIN)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, for a selector."""
+        return self._pipe
+
+    def attribute(self, *attempt: Any) -> None:
+        """Pass on what has been said until now as before, and from here on as said by another attempt.
+
+        Args:
+            attempt: its job's id, its number and its traceparent. None of them: what is said between two attempts.
+        """
+        if self._any.poll(0):
+            self.read()
+        if self._rest:
+            self._pass_on(self._rest)
+            self._rest = b""
+        self._attempt = attempt
+
+    def read(self) -> bool:
+        """Pass on the lines that have been written. Return False once nobody can write any more."""
+        try:
+            data = os.read(self._pipe, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._pass_on(line)
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._pass_on(self._rest)
+            self._rest = b""
+        return True
+
+    def close(self) -> None:
+        """Pass on what is left, and close the pipe."""
+        self.attribute()
+        os.close(self._pipe)
+
+    def _pass_on(self, line: bytes) -> None:
+        printed, mark, record = line.partition(self._mark)
+        if printed or not mark:
+            logs.said_by_work(printed.decode(errors="backslashreplace"), **logs.about(*self._attempt))
+        if mark:
+            self._pass_on_record(record)
+
+    def _pass_on_record(self, record: bytes) -> None:
+        about = logs.about(*self._attempt)
+        try:
+            logs.said_by_work(**json.loads(record) | about)
+        except (ValueError, TypeError):  # it was cut, or the work has written it itself
+            logs.said_by_work(record.decode(errors="backslashreplace"), **about)
+
+
+class ToWorker(logging.Handler):
+    """The work's end: sends each record of `logging` to the worker."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self._mark = mark
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record to standard error, which is the pipe."""
+        try:
+            said = {
+                "message": record.getMessage()[:MAX_LOGGED],
+                "severity": record.levelname,
+                "logger": record.name,
+                "at": record.created,
+                "exception": logs.traceback_of(record)[-MAX_LOGGED // 4 :],
+            }
+            line = memoryview(f"{self._mark}{json.dumps(said)}\n".encode())
+            while line:
+                line = line[os.write(2, line) :]
+        except Exception:
+            self.handleError(record)
