@@ -335,6 +335,33 @@ def test_any_number_that_can_be_submitted_reaches_the_work(
     assert status(job_id)["result"] == repr(json.loads(number))
 
 
+class TestMemory:
+    @pytest.mark.parametrize(
+        ("work", "kind"),
+        [
+            ("allocate 1000", "MemoryError"),
+            ("allocate_bit_by_bit 1000", "MemoryError"),
+            ("allocate_in_c_and_crash 1000", "WorkProcessDied"),
+        ],
+    )
+    def test_work_that_runs_out_of_it_is_an_error_and_the_worker_goes_on(
+        self, worker: Start, run: Run, work: str, kind: str
+    ) -> None:
+        function = worker(WORK_MEMORY_MIB="200")
+        job = run(function, work)
+        assert (job["status"], job["error"]["type"]) == ("failed", kind)
+        assert run(function, "allocate 50")["status"] == "complete"
+        assert function.process.poll() is None
+
+    def test_without_a_limit_there_is_none(self, worker: Start, run: Run) -> None:
+        assert run(worker(), "allocate 300")["status"] == "complete"
+
+    def test_too_little_to_start_with_names_the_variable(self, start: Start, effects: Path) -> None:
+        function = start("worker", JOB_WORK="unruly_work:work", EFFECTS=str(effects), WORK_MEMORY_MIB="1")
+        eventually(lambda: function.process.poll() is not None)
+        assert "WORK_MEMORY_MIB" in function.log()
+
+
 DETAILS = {
     "complete": [['"of another"'], ["null"], ["no JSON"], [7], []],
     "failed": [[{"type": "Forged", "message": "of another"}], ["no error"]],

@@ -42,6 +42,8 @@ LONGEST_REQUEST_S = 600
 """The most that Knative takes for timeoutSeconds, without a change of its own settings."""
 QUIET_S = 30
 """How long Knative keeps a pod that it ends as it is, before the SIGTERM: requests may still be on their way."""
+WORKER_MIB = 96
+"""What a worker needs beside its work: its two processes have some 60 MiB, more where traces are sent."""
 QUEUE_PROXY_MCPU = 25
 """What Knative's own container in every function's pod asks for."""
 
@@ -49,6 +51,18 @@ QUEUE_PROXY_MCPU = 25
 def test_every_function_has_a_service_and_every_service_a_function() -> None:
     by_target = {target(m): name for name, m in functions("base").items()}
     assert by_target == {stem: stem.replace("_", "-") for stem in HANDLERS}
+
+
+@ALL
+def test_the_work_may_have_less_memory_than_its_pod(overlay: str) -> None:
+    """So that work which runs out of it is ended alone. The rest is for the worker, and the server's main process."""
+    workers = [(name, pod) for name, pod in pods(overlay) if name in ("Service worker", "JobSink worker")]
+    assert workers
+    for _, pod in workers:
+        (container,) = pod["containers"]
+        limit = container["resources"]["limits"]["memory"]
+        assert limit.endswith("Mi")
+        assert 0 < int(settings(overlay)["WORK_MEMORY_MIB"]) <= int(limit.removesuffix("Mi")) - WORKER_MIB
 
 
 @pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
 AtLeast1 = Annotated[int, 1]
+WholeAtLeast0 = Annotated[int, 0]
 Positive = Annotated[float, 0.1]
 
 Statuses = frozenset[str]
@@ -48,6 +49,8 @@ class Settings:
     """The user's own work, as `package.module:function`. Empty: the stand-in that waits."""
     job_seconds: AtLeast0 = 1
     """How long the stand-in works on a job."""
+    work_memory_mib: WholeAtLeast0 = 0
+    """The most memory that the process of the work may have, and each that it starts, in MiB; on Linux. 0: any."""
     job_lease_seconds: Positive = 15
     """A worker that has not been heard of for so long has lost its job to another."""
     job_timeout_seconds: Positive = 300

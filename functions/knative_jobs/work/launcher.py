@@ -165,7 +165,9 @@ _process: WorkProcess | None = None
 
 def unusable(why: str) -> str:
     """Say that the user's work cannot be imported."""
-    return f"JOB_WORK={settings().job_work!r} cannot be used: {why}"
+    s = settings()
+    limit = f" (with WORK_MEMORY_MIB={s.work_memory_mib})" if s.work_memory_mib else ""
+    return f"JOB_WORK={s.job_work!r} cannot be used{limit}: {why}"
 
 
 def start() -> WorkProcess:

@@ -159,6 +159,7 @@ def main() -> None:
     worker = Channel(socket.socket(fileno=messages))
     _log_to_worker(mark)
     try:
+        _limit_memory(settings().work_memory_mib)
         work = find(settings().job_work, settings().job_seconds)
     except BaseException as error:
         traceback.print_exc()
@@ -178,6 +179,21 @@ def main() -> None:
                 handle.close()
                 _flush_output()
                 worker.send(word, job_id, attempt, *details)
+
+
+def _limit_memory(mib: int) -> None:
+    """Limit the memory that this process, and each that it starts, can have.
+
+    RLIMIT_DATA counts what a process may write to and shares with nobody, which is close to what it uses. RLIMIT_AS
+    would count the address space too that libraries (allocators, numpy, CUDA) reserve and never touch. Linux alone
+    enforces either.
+    """
+    if mib:
+        import resource
+
+        most, (_, hard) = mib * 1024 * 1024, resource.getrlimit(resource.RLIMIT_DATA)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _log_to_worker(mark: str) -> None:
