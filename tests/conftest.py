@@ -19,7 +19,7 @@ import redis
 import urllib3
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from xdist.workermanage import WorkerController
+from xdist.workermanage import NodeManager, WorkerController
 
 from local import manifests, redis_server, redis_users
 from tests import browser
@@ -203,6 +203,7 @@ def pytest_configure() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt)
+    NodeManager.EXIT_TIMEOUT = PATIENCE_S  # seconds; then it kills them
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

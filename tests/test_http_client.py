@@ -60,8 +60,9 @@ class Server:
 
 
 @pytest.fixture
-def against() -> Callable[..., None]:
+def against(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Exchange messages with a server, on a loop of their own."""
+    monkeypatch.setattr(http_client, "TAKE_SECONDS", PATIENCE_S)
 
     async def both(server: Server, exchange: Exchange, tls: ssl.SSLContext | None) -> None:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)

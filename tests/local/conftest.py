@@ -17,6 +17,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from knative_jobs.events import http_client
 from local import ROOT, ports
 from tests.conftest import PATIENCE_S, eventually, http
 
@@ -29,6 +30,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = inspect.signature(pyfuncitem.obj).parameters
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture(autouse=True)
+def patient_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may not run for a while where the machine is busy; a server is not away for that."""
+    monkeypatch.setattr(http_client, "TAKE_SECONDS", PATIENCE_S)
 
 
 async def until(check: Callable[[], object], within_s: float = PATIENCE_S) -> None:

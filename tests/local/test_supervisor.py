@@ -38,7 +38,7 @@ def test_a_submitted_job_is_done_by_a_worker_that_nobody_had_to_start(platform: 
         record = client.hgetall(f"job.{job_id}")
     fields = ("id", "start", "end", "status", "worker-ip")
     assert [record[field] for field in fields] == [job_id, "1", "2", "complete", "127.0.0.1"]
-    assert f"worker | INFO job {job_id} attempt 1: complete" in said
+    eventually(lambda: f"worker | INFO job {job_id} attempt 1: complete" in platform.said())
 
 
 @pytest.mark.parametrize("drain_seconds", ["30", "0.1"])
