@@ -177,3 +177,14 @@ def test_a_backup_that_is_no_tar_stops_the_start_and_touches_nothing(source: Red
     )
     assert done.returncode
     assert {path.name for path in (source.folder / "appendonlydir").iterdir()} == before
+
+
+def test_a_backup_that_cannot_be_made_says_so_and_is_no_file_that_passes_for_one(source: Redis, tmp_path: Path) -> None:
+    for file in (source.folder / "appendonlydir").glob("*.incr.aof"):
+        file.unlink()
+    env = {**os.environ, "DATA": str(source.folder), "TRIES": "1"}
+    done = subprocess.run(["sh", SCRIPTS / "backup.sh"], env=env, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"No backup was made" in done.stderr
+    assert done.stdout == b""
+    assert not list(source.folder.glob("backup.*"))

@@ -4,22 +4,31 @@
 # Redis may rewrite the file meanwhile, in new files that a new manifest names. So what the manifest names is copied until
 # it is the same before and after. A command that is cut off at the end is no harm: Redis leaves it out when it loads.
 set -eu
-: "${DATA:=/data}"
+: "${DATA:=/data}" "${TRIES:=60}"
 cd "$DATA"
 
-copy=backup.$$
+copy=backup.$$ manifest=appendonlydir/appendonly.aof.manifest
 trap 'rm -rf "$copy"' EXIT
-until
+
+copied() {
   rm -rf "$copy"
-  mkdir -p "$copy/appendonlydir"
-  cp appendonlydir/appendonly.aof.manifest "$copy/appendonlydir"
-  cut -d ' ' -f 2,6 "$copy/appendonlydir/appendonly.aof.manifest" | while read -r file type; do
+  mkdir -p "$copy/appendonlydir" || return
+  cp "$manifest" "$copy/appendonlydir" || return
+  cut -d ' ' -f 2,6 "$copy/$manifest" | while read -r file type; do
     case $type in
-      b) ln "appendonlydir/$file" "$copy/appendonlydir" ;; # the base does not change
-      *) cp "appendonlydir/$file" "$copy/appendonlydir" ;;
+      b) ln "appendonlydir/$file" "$copy/appendonlydir" || exit ;; # the base does not change
+      *) cp "appendonlydir/$file" "$copy/appendonlydir" || exit ;;
     esac
-  done && cmp -s appendonlydir/appendonly.aof.manifest "$copy/appendonlydir/appendonly.aof.manifest"
-do
+  done || return
+  cmp -s "$manifest" "$copy/$manifest"
+}
+
+until copied; do
+  TRIES=$((TRIES - 1))
+  if [ "$TRIES" = 0 ]; then
+    echo "No backup was made: the files of $DATA could not be copied" >&2
+    exit 1
+  fi
   sleep 1
 done
 tar -c -f - -C "$copy" appendonlydir
