@@ -49,7 +49,7 @@ class TestARun:
 
 class TestARunWithoutFencing:
     def test_the_ledger_shows_jobs_that_were_done_twice(self, tmp_path: Path) -> None:
-        for part in ("functions", "local", "knative", "chaos"):
+        for part in ("functions", "local", "knative", "chaos", "harness"):
             shutil.copytree(ROOT / part, tmp_path / part)
         script = tmp_path / "functions" / "knative_jobs" / "store" / "lua" / "prelude.lua"
         fence = "return current[1] == 'in progress' and current[2] == attempt"

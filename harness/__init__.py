@@ -1,0 +1,1 @@
+"""What the benchmark and the chaos run share: a proxy that stands in front of Redis."""
