@@ -1,7 +1,8 @@
 """The systems: one file each, with its front, its worker, and how both are started.
 
 A peer is run with the Python of its own environment, as `python -m bench.systems.NAME`. `app()` makes its front, in
-which alone it needs Flask. What all of them need is in `job` and `front`.
+which alone it needs Flask or FastAPI. What all of them need is in `job` and `front`, or `async_job` and `async_front`.
+One peer is JavaScript: `bullmq.js`.
 """
 
 import os
@@ -29,6 +30,15 @@ def gunicorn(module: str) -> list[str]:
     workers = str(2 * (os.cpu_count() or 1) + 1)
     options = ["--worker-class", "gthread", "--workers", workers, "--threads", "4", "--bind", f"127.0.0.1:{PORT}"]
     return [program("gunicorn"), *options, f"bench.systems.{module}:app()"]
+
+
+def uvicorn(module: str) -> list[str]:
+    """Return the command of a front that is asyncio: a process a core, and no line in a log for each request.
+
+    https://fastapi.tiangolo.com/deployment/server-workers/
+    """
+    options = ["--host", "127.0.0.1", "--port", PORT, "--workers", str(os.cpu_count() or 1), "--no-access-log"]
+    return [program("uvicorn"), "--factory", f"bench.systems.{module}:app", *options]
 
 
 def run(front: list[str], workers: list[list[str]]) -> None:

@@ -16,4 +16,4 @@ def empty(request: Request) -> Response:
     return Response(RECORD, content_type="application/json")
 
 
-empty.routes = ("/",)  # which makes it one that needs no thread: `knative_jobs.server.app`
+empty.routes = ("/",)  # type: ignore[attr-defined]  # which makes it one that needs no thread: `knative_jobs.server.app`

@@ -14,7 +14,7 @@ from hotqueue import HotQueue
 
 from bench.systems import PORT, REDIS_PORT, REDIS_URL, WORKERS, program, run
 
-store = redis.Redis.from_url(REDIS_URL, decode_responses=True)
+store: Any = redis.Redis.from_url(REDIS_URL, decode_responses=True)
 queue = HotQueue("queue", host="127.0.0.1", port=int(REDIS_PORT), db=1)
 app = Flask(__name__)
 
