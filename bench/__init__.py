@@ -5,10 +5,12 @@
     systems/     one file a system: its front, its worker, how both are started; and the empty function
     running      starts a system with a Redis of its own, and ends both                    running.py
     load         the load generator                                                        load.py
-    fill         puts many finished jobs into a store                                      fill.py
-    measures     what is measured                                                          measures.py
-    report       medians, ratios, the table, the JSON file, the picture                    report.py, picture.py
-    slow         a `redis-server` that is 1 ms away                                        slow/redis-server
+    fill         puts many jobs into a store                                               fill.py
+    measures     what is measured of every system                                          measures.py, growth.py
+    plan         all of that, by name                                                      plan.py
+    report       medians, ranges, ratios, the page, the JSON file, the picture             report.py, picture.py
+
+`harness.proxy` stands before a Redis that is 1 ms away.
 """
 
 from pathlib import Path
@@ -17,4 +19,4 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".bench"
 HOST = "127.0.0.1"
 LIMITS = ("empty", "bare")
-PEERS = ("original", "rq", "celery", "dramatiq", "huey", "arq")
+PEERS = ("original", "rq", "celery", "dramatiq", "huey", "arq", "bullmq", "taskiq", "saq")

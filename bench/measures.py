@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import psutil
 
-from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, load, running
+from bench import ENVIRONMENTS, HOST, LIMITS, load, running
 from bench.fill import copy
+from bench.report import FUNCTIONS as EACH_FUNCTION
 from bench.report import Sample
 from bench.running import EMPTY, SUBMISSION, System
 from local import FUNCTIONS, manifests, ports
@@ -52,15 +53,17 @@ class Effort(NamedTuple):
     """... as long as they take no longer than this."""
     list_rounds: int
     """In how many of the rounds the lists are measured too."""
+    growth_rounds: int
+    """The same of how cost grows: `growth`."""
 
 
-QUICK = Effort(rounds=3, load_s=0.8, drain_s=1.5, singles=20, singles_s=3, list_rounds=1)
-FULL = Effort(rounds=5, load_s=2.5, drain_s=3, singles=100, singles_s=10, list_rounds=3)
+QUICK = Effort(rounds=3, load_s=0.8, drain_s=1.5, singles=20, singles_s=3, list_rounds=1, growth_rounds=1)
+FULL = Effort(rounds=5, load_s=2.5, drain_s=3, singles=100, singles_s=10, list_rounds=3, growth_rounds=2)
 
 
 def submission(effort: Effort) -> Iterator[Sample]:
     """Submissions while no worker takes a job, and the empty function, which is the limit for them."""
-    for name in ("ours", *LIMITS, *PEERS):
+    for name in ("ours", *LIMITS, *running.peers()):
         with running.system(name, busy=True) as system:
             refused = 0
             for connections in CONNECTIONS:
@@ -85,10 +88,10 @@ def submission(effort: Effort) -> Iterator[Sample]:
 
 def drain(effort: Effort) -> Iterator[Sample]:
     """From submission to complete; then, of the same system, status queries, single jobs and memory."""
-    for name in ("ours", *PEERS):
+    for name in ("ours", *running.peers()):
         with running.system(name) as system:
             before = _memory_of_keys(system)
-            rate, ids, undone = _drain(system, effort)
+            rate, ids, undone = drain_of_some_seconds(system, effort)
             yield Sample("drain", name, rate, "jobs/s")
             yield Sample("drain, jobs not done", name, undone, "jobs")
             yield Sample("keys of a finished job", name, (_memory_of_keys(system) - before) / len(ids), "bytes")
@@ -104,9 +107,9 @@ def drain(effort: Effort) -> Iterator[Sample]:
 
 def slow_drain(effort: Effort) -> Iterator[Sample]:
     """From submission to complete with a Redis that is 1 ms away."""
-    for name in ("ours", *PEERS):
+    for name in ("ours", *running.peers()):
         with running.system(name, slow_redis=True) as system:
-            rate, _, undone = _drain(system, effort)
+            rate, _, undone = drain_of_some_seconds(system, effort)
             yield Sample("drain, Redis 1 ms away", name, rate, "jobs/s")
             yield Sample("drain, Redis 1 ms away, jobs not done", name, undone, "jobs")
 
@@ -151,9 +154,9 @@ def cold_start(_: Effort) -> Iterator[Sample]:
                     memory[target] = sum(map(running.resident, running.family(process)))
     starts = {target: median(found) for target, found in seconds.items()}
     for target in served:
-        yield Sample("cold start", target, starts[target] * 1e3, "ms")
-        yield Sample("memory of a function", target, memory[target], "MB")
-    yield Sample("cold start", "the slowest", max(starts.values()) * 1e3, "ms")
+        yield Sample("cold start", target, starts[target] * 1e3, "ms", EACH_FUNCTION)
+        yield Sample("memory of a function", target, memory[target], "MB", EACH_FUNCTION)
+    yield Sample("cold start", "the slowest", max(starts.values()) * 1e3, "ms", EACH_FUNCTION)
 
 
 def waiting(_: Effort) -> Iterator[Sample]:
@@ -181,29 +184,23 @@ def waiting(_: Effort) -> Iterator[Sample]:
         yield Sample(f"threads for {CLIENTS} clients that wait", "ours", more, "threads")
 
 
-ALL = {
-    "submission": submission,
-    "drain": drain,
-    "slow-drain": slow_drain,
-    "lists": lists,
-    "cold-start": cold_start,
-    "waiting": waiting,
-}
-
-
 def _status(name: str, system: System, ids: Sequence[str], effort: Effort) -> Sample:
     queries = [load.get(f"/jobs_status?job_id={job_id}") for job_id in ids]
     return Sample("status", name, load.for_seconds(effort.load_s, system.port, queries, MANY).rate, "requests/s")
 
 
-def _drain(system: System, effort: Effort) -> tuple[float, list[str], int]:
-    """Return jobs per second, the ids of all jobs, and how many are not done or cannot be queried.
+def drain_of_some_seconds(
+    system: System, effort: Effort, submission: bytes = SUBMISSION
+) -> tuple[float, list[str], int]:
+    """Submit jobs and wait until all are done.
+
+    Return jobs per second, the ids of all jobs, and how many are not done or cannot be queried.
 
     Each drain is of as many jobs as the one before promises for `drain_s`; the first that takes most of it counts.
     """
     count, all_ids = LEAST_DRAIN, []
     while True:
-        seconds, ids, undone = _drain_of(system, count)
+        seconds, ids, undone = _drain_of(system, count, submission)
         all_ids += ids
         rate = (count - undone) / seconds
         if seconds > effort.drain_s / 2 or undone:
@@ -211,9 +208,9 @@ def _drain(system: System, effort: Effort) -> tuple[float, list[str], int]:
         count = int(rate * effort.drain_s)
 
 
-def _drain_of(system: System, count: int) -> tuple[float, list[str], int]:
+def _drain_of(system: System, count: int, submission: bytes) -> tuple[float, list[str], int]:
     """Return the seconds from the first submission until all are complete, the ids, and how many are not."""
-    submitted = load.so_many(count, system.port, [SUBMISSION], MANY)
+    submitted = load.so_many(count, system.port, [submission], MANY)
     done_at = _wait(system, [json.loads(body)["id"] for body in submitted.bodies[-IN_FLIGHT:]])
     ids = submitted.ids()
     if set(system.statuses(ids)) != {"complete"}:

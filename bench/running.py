@@ -11,26 +11,31 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import redis
 
-from bench import ENVIRONMENTS, HOST, LIMITS, ROOT, load
+from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, ROOT, load
 from local import FUNCTIONS, instance, ports, redis_server
 
 LOGS = ENVIRONMENTS / "logs"
 EMPTY = ROOT / "bench" / "systems" / "empty.py"
 SUBMISSION = load.post("/jobs", {"start": "1", "end": "2"})
 START_SECONDS = 60
+SLOW_SECONDS = 0.001
+"""How far away a slow Redis is: there and back."""
 WARM_UP = 10
+WORKERS = 2
+"""The worker processes of every system, where nothing else is said."""
 
 
 class System(NamedTuple):
     """Where it is."""
 
     port: int
-    store: redis.Redis
+    store: Any
+    """A `redis.Redis` whose replies are text."""
     process: psutil.Process
     """It and its descendants are the system."""
 
@@ -65,6 +70,16 @@ def system(name: str, busy: bool = False, slow_redis: bool = False) -> Iterator[
             _submit_pairs(started, 1, "in progress")
         elif name not in LIMITS and not busy:
             _submit_pairs(started, WARM_UP, "complete")
+        yield started
+
+
+@contextmanager
+def ours_with_work(workers: int, slow_redis: bool) -> Iterator[System]:
+    """Start `ours` with up to so many workers, none of them up yet. A job waits for `start` milliseconds."""
+    with (
+        tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder,
+        _local(Path(folder), slow_redis, workers, JOB_WORK="bench.systems.work:wait") as started,
+    ):
         yield started
 
 
@@ -117,6 +132,11 @@ def until(check: Callable[[], object], pause_s: float = 0.01) -> None:
         time.sleep(pause_s)
 
 
+def peers() -> list[str]:
+    """Return those of the PEERS that `scripts/bench` could install."""
+    return [name for name in PEERS if (ENVIRONMENTS / name / "installed").exists()]
+
+
 def family(process: psutil.Process) -> list[psutil.Process]:
     """Return the process and its descendants."""
     return [process, *process.children(recursive=True)]
@@ -131,15 +151,20 @@ def resident(process: psutil.Process) -> float:
 
 @contextmanager
 def _ours(_: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[System]:
+    with _local(folder, slow_redis, WORKERS, JOB_SECONDS="3600" if busy else "0") as started:
+        yield started
+
+
+@contextmanager
+def _local(folder: Path, slow_redis: bool, workers: int, **settings: str) -> Iterator[System]:
     """`python -m local`. Its Redis lets nobody but the functions write, unless it is told of somebody who may."""
     port, admin = ports.free(HOST), secrets.token_hex(16)
-    env = {"PORT": str(port), "JOB_SECONDS": "3600" if busy else "0", "MAX_QUEUED_JOBS": "10000000"}
-    env |= {"REDIS_ADMIN_PASSWORD": admin}
+    env = {"PORT": str(port), "MAX_QUEUED_JOBS": "10000000", "REDIS_ADMIN_PASSWORD": admin, **settings}
     with ExitStack() as stack:
         if slow_redis:
             proxy_port, connect = stack.enter_context(_slow_proxy())
             env["REDIS_PROXY_URL"] = f"redis://{HOST}:{proxy_port}/0"
-        command = [sys.executable, "-P", "-m", "local", "--data", str(folder)]
+        command = [sys.executable, "-P", "-m", "local", "--data", str(folder), "--max-workers", str(workers)]
         process = stack.enter_context(_process("ours", command, **env))
         log = LOGS / "ours.log"
         until(lambda: "Ready" in log.read_text() or not process.is_running())
@@ -152,7 +177,7 @@ def _ours(_: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[System
 @contextmanager
 def _peer(name: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[System]:
     port, redis_port = ports.free(HOST), ports.free(HOST)
-    env = {"PORT": str(port), "REDIS_PORT": str(redis_port), "WORKERS": "0" if busy else "2"}
+    env = {"PORT": str(port), "REDIS_PORT": str(redis_port), "WORKERS": "0" if busy else str(WORKERS)}
     with ExitStack() as stack:
         store = stack.enter_context(redis_alone(redis_port, folder))
         if slow_redis:
@@ -160,6 +185,10 @@ def _peer(name: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[Sys
             connect(redis_port)
             env["REDIS_PORT"] = str(proxy_port)
         command = [str(ENVIRONMENTS / name / "bin" / "python"), "-P", "-m", f"bench.systems.{name}"]
+        script = ROOT / "bench" / "systems" / f"{name}.js"
+        if script.exists():
+            command = ["node", str(script)]
+            env["NODE_PATH"] = str(ENVIRONMENTS / name / "node_modules")
         yield System(port, store, stack.enter_context(_process(name, command, **env)))
 
 
@@ -167,7 +196,7 @@ def _peer(name: str, folder: Path, busy: bool, slow_redis: bool) -> Iterator[Sys
 def _slow_proxy() -> Iterator[tuple[int, Callable[[int], None]]]:
     """Start it. Yield its port, and what tells it where Redis is."""
     port = ports.free(HOST)
-    with _process("slow", [sys.executable, "-P", "-m", "bench.slow", str(port)]) as process:
+    with _process("slow", [sys.executable, "-P", "-m", "harness.proxy", str(port), str(SLOW_SECONDS / 2)]) as process:
 
         def connect(redis_port: int) -> None:
             process.stdin.write(f"{redis_port}\n".encode())
