@@ -143,6 +143,8 @@ def test_a_backup_takes_the_place_of_what_is_there_which_is_kept(
 ) -> None:
     with jobs:
         eventually(lambda: len(jobs.acknowledged) > 5)
+    # While it syncs what it wrote before, Redis holds back further writes of its file.
+    eventually(lambda: source.client.info("persistence")["aof_buffer_length"] == 0)
     at_backup = set(source.client.zrange("jobs.submitted", 0, -1))
     backup(source.folder, tmp_path / "jobs.tar")
     source.client.flushall()
