@@ -24,7 +24,7 @@ import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from knative_jobs.runtime.logs import Plain
-from knative_jobs.store.connection import _PARTS, _script
+from knative_jobs.store.connection import _SHARED, _script
 from local import manifests, redis_server, redis_users
 from tests.conftest import NEVER, PATIENCE_S, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
 from tests.local.conftest import Platform
@@ -39,7 +39,6 @@ PUBLIC = sorted(service.target for service in manifests.services() if service.pu
 KINDS = ("reader", "submitter", "worker", "sweeper")
 PACKAGE = ROOT / "functions" / "knative_jobs"
 LUA = PACKAGE / "store" / "lua"
-SHARED = ("prelude", *_PARTS)
 """Lua that is no script of its own."""
 
 
@@ -168,7 +167,7 @@ class TestRedisUsers:
             ):
                 with pytest.raises(NoPermissionError):
                     reader.execute_command(*command)
-            refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)}
+            refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in _SHARED and self.refused(reader, s, job_id)}
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
         assert not refused & {"record", "page", "newest", "overview", "metrics"}
         assert store.record(job_id) == before
@@ -187,8 +186,8 @@ class TestRedisUsers:
     @pytest.mark.parametrize("user", KINDS)
     def test_a_user_has_the_commands_and_keys_of_its_scripts_and_no_other(self, user: str) -> None:
         rules = redis_users.rules()[user].split()
-        texts = [script_text(name) for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
-        commands = {c.lower() for text in texts for c in re.findall(r"redis\.call\('(\w+)'", text)}
+        texts = [_script(name).text for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
+        commands = {c.lower() for text in texts for c in re.findall(r"\b(?:call|pcall|read|write)\('(\w+)'", text)}
         commands |= {"evalsha", "script|load"} | ({"subscribe", "unsubscribe"} if user == "reader" else set())
         assert {rule[1:] for rule in rules if rule.startswith("+")} == commands
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
@@ -557,17 +556,6 @@ def test_every_test_that_security_md_names_exists() -> None:
 
 
 SCRIPTS = {path.stem for path in LUA.glob("*.lua")}
-
-
-def script_text(name: str) -> str:
-    """What a script can run: itself, and those shared functions that it calls, directly or not."""
-    shared = "".join((LUA / f"{part}.lua").read_text() for part in SHARED)
-    functions = dict(re.findall(r"^local function (\w+)(.*?)^end$", shared, re.MULTILINE | re.DOTALL))
-    text, seen = (LUA / f"{name}.lua").read_text(), set()
-    while called := {f for f in functions if re.search(rf"\b{f}\(", text)} - seen:
-        seen |= called
-        text += "".join(functions[f] for f in called)
-    return text
 
 
 def scripts_of(target: str) -> set[str]:

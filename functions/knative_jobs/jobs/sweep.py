@@ -1,7 +1,8 @@
 """The sweep: what makes every promise come true when something else has failed.
 
 It announces again the jobs that nobody claimed, takes back those whose worker is gone, announces how jobs ended where
-nobody has, and removes those whose retention is over.
+nobody has, and removes those whose retention is over. It also mends the state after the clock of Redis went back or
+somebody removed or overwrote keys.
 """
 
 import json
@@ -16,10 +17,12 @@ from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 
 PASS_SECONDS = 2
-"""The pause between two passes of a sweep."""
+"""The pause between two passes of a sweep, and how long one pass goes on removing jobs whose retention is over."""
 
 _LEASE_EXPIRED = json.dumps({"type": "LeaseExpired", "message": "the worker was not heard of for as long as its lease"})
 _log = logging.getLogger("knative_jobs.sweeper")
+_known_foreign: set[str] = set()
+"""Keys that the log has already told of."""
 
 
 def sweep() -> None:
@@ -50,9 +53,46 @@ def sweep_once() -> int:
     Raises:
         UnavailableError: Redis is away.
     """
+    if back_s := state.follow_clock(outbox.VISIBILITY_SECONDS):
+        _log.warning("the clock of Redis went back by %.0f seconds; what waits for a time was moved with it", back_s)
     for job_id, status, traceparent in state.reclaim(_LEASE_EXPIRED):
         _log.warning("job %s: its lease ran out, now %s", job_id, status, extra=about(job_id, 0, traceparent))
     outbox.announce_soon()
-    if removed := state.purge():
+    open_jobs = announcement.announce_unclaimed()
+    _check()
+    return open_jobs + _purge()
+
+
+def _purge() -> int:
+    """Remove the jobs whose retention is over. Return how many there may be still, when that takes too long."""
+    removed, ends_at = 0, time.monotonic() + PASS_SECONDS
+    while True:
+        began = time.monotonic()
+        found = state.purge()
+        removed += found
+        more = found == state.PURGED_AT_ONCE
+        # As long a pause as the removal took: half of Redis's time is left to everybody else.
+        if not more or time.monotonic() >= ends_at or stopping.wait(time.monotonic() - began):
+            break
+    if removed:
         _log.info("%s jobs removed, their retention is over", removed)
-    return announcement.announce_unclaimed()
+    return found if more else 0
+
+
+def _check() -> None:
+    """Make the indexes fit the records, and say in the log what did not."""
+    found = state.check()
+    if found.removed:
+        _log.warning("the records of %s are gone; the lists no longer have them", _some(found.removed))
+    if found.mended:
+        what = "the lists and the records of %s did not agree; the lists follow the records now"
+        _log.warning(what, _some(found.mended))
+    for key in set(found.foreign) - _known_foreign:
+        _log.warning("one of this API's keys held a value of the wrong type; that value is under %s now", key)
+    _known_foreign.update(found.foreign)
+
+
+def _some(jobs: list[str]) -> str:
+    """Return how many jobs these are, and the ids of the first."""
+    more = ", ..." if len(jobs) > 10 else ""
+    return f"{len(jobs)} jobs ({', '.join(jobs[:10])}{more})"

@@ -9,6 +9,7 @@ A call is repeated once when its connection breaks; the scripts are written so t
 
 import asyncio
 import hashlib
+import re
 import sys
 import threading
 import time
@@ -43,8 +44,9 @@ NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 """What redis-py raises when Redis is away."""
 _REFUSES_WRITES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
-_PARTS = ("render", "standing")
-"""Parts that some scripts need, named as the function that is in them."""
+_LUA = Path(__file__).with_name("lua")
+_SHARED = ("prelude", "render", "standing")
+"""The files of `lua/` that are no scripts: what scripts share."""
 
 Command = tuple[Any, ...]
 
@@ -98,11 +100,19 @@ class _Script(NamedTuple):
 
 @cache
 def _script(name: str) -> _Script:
-    folder = Path(__file__).with_name("lua")
-    own = (folder / f"{name}.lua").read_text()
-    shared = ["prelude", *(part for part in _PARTS if f"{part}(" in own)]
-    text = "".join((folder / f"{part}.lua").read_text() for part in shared) + own
+    """Return a script, after those blocks of the shared files that it uses, directly or not."""
+    text = (_LUA / f"{name}.lua").read_text()
+    for block in reversed(_shared_blocks()):
+        names = re.findall(r"\w+", re.findall(r"^local (?:function )?([\w, ]+)", block, re.MULTILINE)[0])
+        if re.search(rf"\b({'|'.join(names)})\b", re.sub("--.*", "", text)):
+            text = f"{block}\n\n{text}"
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _shared_blocks() -> list[str]:
+    blocks = "\n\n".join((_LUA / f"{part}.lua").read_text() for part in _SHARED).split("\n\n")
+    return [block for block in blocks if re.search("^local ", block, re.MULTILINE)]
 
 
 async def connect(**how: Any) -> Any:

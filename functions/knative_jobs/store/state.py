@@ -12,6 +12,7 @@ from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import run, run_all
 
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
+PURGED_AT_ONCE = 1000
 _PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
 
 
@@ -68,6 +69,17 @@ class Metrics(NamedTuple):
     """The most that it may use: `maxmemory`. 0: as much as there is."""
     writable: bool
     """Whether Redis takes writes."""
+
+
+class Checked(NamedTuple):
+    """What `check` found wrong, and has put right."""
+
+    removed: list[str]
+    """Ids in the indexes that had no record."""
+    mended: list[str]
+    """Ids of jobs that were not in all the indexes of their status, or in others."""
+    foreign: list[str]
+    """Keys of what was set aside, because another than this API had put it under one of its keys."""
 
 
 class Ended(NamedTuple):
@@ -166,10 +178,30 @@ def reclaim(error: str, most: int = 100) -> list[tuple[str, str, str]]:
     return list(zip(words[::3], words[1::3], words[2::3], strict=True))
 
 
-def purge(most: int = 1000) -> int:
-    """Remove ended jobs whose retention is over. Return how many."""
+def purge(most: int = PURGED_AT_ONCE) -> int:
+    """Remove ended jobs whose retention is over. Return how many; as many as `most`: there may be more."""
     removed: int = run("purge", most)
     return removed
+
+
+def follow_clock(visibility_s: float) -> float:
+    """Notice that Redis's clock went back, and move with it what waits for a time. Return by how many seconds.
+
+    Args:
+        visibility_s: the visibility timeout that `outbox_take` is called with.
+    """
+    s = settings()
+    return float(run("clock", s.job_lease_seconds, visibility_s, s.job_retention_seconds))
+
+
+def check(most: int = 1000) -> Checked:
+    """Look at some index entries, further ones at each call, and make the indexes fit the records.
+
+    Args:
+        most: how many entries to look at; some 10 microseconds of Redis's time each.
+    """
+    reply = run("check", most, settings().job_lease_seconds, settings().job_retention_seconds)
+    return Checked(*([word.decode(errors="replace") for word in words] for words in reply))
 
 
 def overdue(for_s: float, most: int) -> tuple[int, list[Due]]:
@@ -254,7 +286,13 @@ def _totals(flat: list[Any]) -> dict[str, int]:
 
 def _numbers(flat: list[Any]) -> dict[str, int]:
     """Return a reply of names, each followed by its number."""
-    return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {name.decode(errors="replace"): int(number) for name, number in pairs if _is_count(number)}
+
+
+def _is_count(number: int | bytes) -> bool:
+    """Tell a count from what somebody else has put into its place."""
+    return isinstance(number, int) or (number.isdigit() and len(number) < 20)
 
 
 def _on_end() -> tuple[float, str]:

@@ -61,7 +61,7 @@ def _page(request: Request, query: dict[str, str | int], records: bytes, after: 
 def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield b"["
     separator = b""
-    for piece in pieces:
+    for piece in filter(None, pieces):
         yield separator + piece
         separator = b","
     yield b"]\n"

@@ -30,8 +30,12 @@ def as_json() -> str:
 
 
 def _between(begin: dict[str, int], end: dict[str, int]) -> dict[str, float]:
-    """Return what happened from one moment to another, of which these are the totals."""
-    happened = {what: end.get(what, 0) - begin.get(what, 0) for what in (*_COUNTED, "restarted", "waited.micros")}
+    """Return what happened from one moment to another, of which these are the totals.
+
+    They may fall where Redis's clock went back, or where somebody removed them: that counts as nothing.
+    """
+    counted = (*_COUNTED, "restarted", "waited.micros")
+    happened = {what: max(0, end.get(what, 0) - begin.get(what, 0)) for what in counted}
     waited_s = happened.pop("waited.micros") / 1e6
-    first = happened["started"] - happened.pop("restarted")
+    first = max(0, happened["started"] - happened.pop("restarted"))
     return {**happened, "started": first, "waited": waited_s}

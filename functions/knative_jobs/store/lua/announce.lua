@@ -9,31 +9,33 @@ local most, first, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 local at = now()
 local chosen, announced, pending = {}, {}, 0
 
+-- Returns whether the job is chosen: one without a record is not.
 local function choose(id, due, times)
-  redis.call('HSET', 'jobs.announced', id, due .. ' ' .. times .. ' ' .. stamp(at))
-  chosen[#chosen + 1] = {id, redis.call('HGET', record_key(id), 'attempt') or '0', render(id)}
+  local job, record = read_job(id, 'attempt'), render(id)
+  if not record then return false end
+  write('HSET', ANNOUNCED, id, due .. ' ' .. times .. ' ' .. stamp(at))
+  chosen[#chosen + 1] = {id, whole(job[3]), record}
+  return true
 end
 
 -- Who claims a job does not touch this hash, so what is not due as it was when it was announced is removed here.
-local noted = redis.call('HGETALL', 'jobs.announced')
+local noted = read('HGETALL', ANNOUNCED) or {}
 for i = 1, #noted, 2 do
   local id = noted[i]
-  local due, times, last = noted[i + 1]:match('(%S+) (%S+) (%S+)')
-  if redis.call('ZSCORE', 'jobs.due', id) ~= due then
-    redis.call('HDEL', 'jobs.announced', id)
+  local due, times, last = noted[i + 1]:match('^(%S+) (%d+) (%d+%.?%d*)$')
+  if not due or read('ZSCORE', DUE, id) ~= due then
+    write('HDEL', ANNOUNCED, id)
   else
     announced[id] = true
     pending = pending + 1
-    if at - last >= math.min(first * 2 ^ (times - 1), longest) then choose(id, due, times + 1) end
+    local since = at - last  -- less than 0 where the clock went back
+    if since < 0 or since >= math.min(first * 2 ^ (times - 1), longest) then choose(id, due, times + 1) end
   end
 end
 
 -- Those that are announced may all be among the first, so this looks at no more than `most`.
-for _, id in ipairs(redis.call('ZRANGE', 'jobs.due', '-inf', at, 'BYSCORE', 'LIMIT', 0, most)) do
+for _, id in ipairs(read('ZRANGE', DUE, '-inf', at, 'BYSCORE', 'LIMIT', 0, most) or {}) do
   if pending >= most then break end
-  if not announced[id] then
-    choose(id, redis.call('ZSCORE', 'jobs.due', id), 1)
-    pending = pending + 1
-  end
+  if not announced[id] and choose(id, redis.call('ZSCORE', DUE, id), 1) then pending = pending + 1 end
 end
 return chosen

@@ -5,12 +5,13 @@
 --            ended is left as it is. A job that is cancelled now is in the outbox if that is announced.
 
 local id, retention, announced = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local status = redis.call('HGET', record_key(id), 'status')
-if not status then return {'unknown'} end
+local job = read_job(id)
+if not job then return {'unknown'} end
 
+local status = job[1]
 if status == 'submitted' then
-  redis.call('ZREM', 'jobs.due', id)
-  finish(id, 'submitted', 'cancelled', now(), retention, announced)
+  write('ZREM', DUE, id)
+  finish(id, job, 'cancelled', now(), retention, announced)
   return {'submitted', 'cancelled'}
 end
 if status == 'in progress' then

@@ -2,25 +2,40 @@
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
 -- Reply  {id, attempt, failures, start, end, number-fields, traceparent}   claimed; attempt is the fencing token
 --        'none'   no job is due
--- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds.
+-- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds. An entry
+--            that is due and is no waiting job is removed.
 
 local id, lease, worker_ip = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local at = now()
-if id ~= '' then
-  local due = redis.call('ZSCORE', 'jobs.due', id)
-  -- A worker has the named job, or it has ended: its event is a duplicate, or came after another worker.
-  if not due and redis.call('EXISTS', record_key(id)) == 1 then count_only('duplicates') end
-  if not due or tonumber(due) > at then id = '' end
-end
-if id == '' then
-  id = redis.call('ZRANGE', 'jobs.due', '-inf', at, 'BYSCORE', 'LIMIT', 0, 1)[1]
-  if not id then return 'none' end
+local at_text = stamp(at)
+
+-- Takes a job out of those that are due. Returns it with what a claim tells of it; nil where it is no waiting job.
+local function take(candidate)
+  write('ZREM', DUE, candidate)
+  local found = read_job(candidate, 'start', 'end', 'attempt', 'failures', 'number-fields', 'traceparent')
+  return found and found[1] == 'submitted' and found[3] and found[4] and found
 end
 
-redis.call('ZREM', 'jobs.due', id)
-local submitted_at = move(id, 'submitted', 'in progress', 'worker-ip', worker_ip, 'started-at', stamp(at))
-redis.call('ZADD', 'jobs.leases', at + lease, id)
-local attempt = redis.call('HINCRBY', record_key(id), 'attempt', 1)
-if attempt == 1 then observe('waited', math.max(0, at - submitted_at), at) else count('restarted', 1, at) end
-local job = redis.call('HMGET', record_key(id), 'failures', 'start', 'end', 'number-fields', 'traceparent')
-return {id, attempt, tonumber(job[1] or 0), job[2], job[3], job[4] or '', job[5] or ''}
+local job
+if id ~= '' then
+  local due = read('ZSCORE', DUE, id)
+  -- A worker has the named job, or it has ended: its event is a duplicate, or came after another worker.
+  if not due and read_job(id) then count_only('duplicates') end
+  if due and tonumber(due) <= at then job = take(id) end
+end
+for _ = 1, 100 do  -- more than one only where somebody removed records
+  if job then break end
+  id = (read('ZRANGE', DUE, '-inf', at_text, 'BYSCORE', 'LIMIT', 0, 1) or {})[1]
+  if not id then return 'none' end
+  job = take(id)
+end
+if not job then return 'none' end
+
+local attempt = whole(job[5]) + 1
+move(id, job, 'in progress', 'worker-ip', worker_ip, 'started-at', at_text, 'attempt', attempt)
+write('ZADD', LEASES, at + lease, id)
+if attempt == 1 then observe('waited', math.max(0, at - (moment(job[2]) or at)), at) else count('restarted', 1, at) end
+local numbers = job[7] or ''
+local function is_wrong(field, value) return numbers:find(field, 1, true) and not is_json_number(value) end
+if numbers ~= '' and (is_wrong('start', job[3]) or is_wrong('end', job[4])) then numbers = '' end
+return {id, attempt, whole(job[6]), job[3], job[4], numbers, job[8] or ''}

@@ -13,31 +13,30 @@
 local id, attempt, outcome, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_attempts, delay, retention = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local announced = ARGV[8]
-local started_at = holds(id, attempt)
-if not started_at then
-  local current = redis.call('HMGET', record_key(id), 'status', 'attempt')
-  if current[1] == outcome and current[2] == attempt then return outcome end
+local job = holds(id, attempt, 'started-at', 'progress')
+if not job then
+  local latest = read_job(id, 'attempt')
+  if latest and latest[1] == outcome and latest[3] == attempt then return outcome end
   count_only('late-finishes')
   return 'refused'
 end
 
 local at = now()
-redis.call('ZREM', 'jobs.leases', id)
+write('ZREM', LEASES, id)
 if outcome == 'complete' then
   redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at')
-  local reported = redis.call('HEXISTS', record_key(id), 'progress') == 1
-  local progress = reported and {'progress', 1} or {}
-  finish(id, 'in progress', 'complete', at, retention, announced, 'result', payload, unpack(progress))
-  observe('ran', math.max(0, at - started_at), at)
+  local progress = job[5] and {'progress', 1} or {}
+  finish(id, job, 'complete', at, retention, announced, 'result', payload, unpack(progress))
+  observe('ran', math.max(0, at - (moment(job[4]) or at)), at)
   return 'complete'
 end
 if outcome == 'cancelled' then
-  finish(id, 'in progress', 'cancelled', at, retention, announced)
+  finish(id, job, 'cancelled', at, retention, announced)
   return 'cancelled'
 end
 if outcome == 'released' then
-  submit_again(id, 'in progress', at, 0)
+  submit_again(id, job, at, 0)
   return 'submitted'
 end
 if outcome == 'failed' then max_attempts = 0 end
-return attempt_failed(id, payload, at, max_attempts, delay, retention, announced)
+return attempt_failed(id, job, payload, at, max_attempts, delay, retention, announced)

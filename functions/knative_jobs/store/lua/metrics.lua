@@ -11,5 +11,5 @@ local used, most = tonumber(of('used_memory')), tonumber(of('maxmemory'))
 local writable = of('role') == 'master' and of('aof_last_write_status') ~= 'err' and (most == 0 or used < most)
 
 local counts, oldest = standing()
-local totals = redis.call('HGETALL', 'jobs.totals')
+local totals = read('HGETALL', TOTALS) or {}
 return {counts, oldest, totals, table.concat(bounds, ' '), used, most, writable and 1 or 0}

@@ -5,8 +5,8 @@
 
 local removed = 0
 for i = 1, #ARGV, 2 do
-  if redis.call('HGET', record_key(ARGV[i]), 'finished-at') == ARGV[i + 1] then
-    removed = removed + redis.call('ZREM', 'jobs.outbox', ARGV[i])
+  if read('HGET', record_key(ARGV[i]), 'finished-at') == ARGV[i + 1] then
+    removed = removed + write('ZREM', OUTBOX, ARGV[i])
   end
 end
 return removed

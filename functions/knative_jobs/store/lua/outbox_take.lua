@@ -6,13 +6,14 @@
 
 local at = now()
 local taken = {}
-for _, id in ipairs(redis.call('ZRANGE', 'jobs.outbox', '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
-  local job = redis.call('HMGET', record_key(id), 'status', 'finished-at')
-  if job[2] then
-    redis.call('ZADD', 'jobs.outbox', at + ARGV[2], id)
-    taken[#taken + 1] = {id, job[1], job[2], render(id)}
-  else  -- retried or removed by scripts from before there was an outbox
-    redis.call('ZREM', 'jobs.outbox', id)
+for _, id in ipairs(read('ZRANGE', OUTBOX, '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1]) or {}) do
+  local job = read_job(id, 'finished-at')
+  local record = job and job[3] and render(id)
+  if record then
+    write('ZADD', OUTBOX, at + ARGV[2], id)
+    taken[#taken + 1] = {id, job[1], job[3], record}
+  else  -- the record is missing, or was removed by scripts from before there was an outbox
+    write('ZREM', OUTBOX, id)
   end
 end
 return taken

@@ -4,9 +4,10 @@
 --        longest first
 -- Guarantee  nothing is changed.
 
-local open = redis.call('ZCARD', 'jobs.due') + redis.call('ZCARD', 'jobs.leases') + redis.call('ZCARD', 'jobs.outbox')
-local found = {open}
-for _, id in ipairs(redis.call('ZRANGE', 'jobs.due', '-inf', now() - ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
-  found[#found + 1] = {id, redis.call('HGET', record_key(id), 'attempt') or '0', render(id)}
+local found = {0}
+for _, key in ipairs({DUE, LEASES, OUTBOX}) do found[1] = found[1] + (read('ZCARD', key) or 0) end
+for _, id in ipairs(read('ZRANGE', DUE, '-inf', now() - ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2]) or {}) do
+  local record = render(id)
+  if record then found[#found + 1] = {id, whole(redis.call('HGET', record_key(id), 'attempt')), record} end
 end
 return found

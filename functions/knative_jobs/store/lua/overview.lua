@@ -7,6 +7,6 @@
 
 local counts, oldest = standing()
 local minute = math.floor(now() / 60)
-local reply = {counts, oldest, redis.call('HGETALL', 'jobs.totals'), minute}
-for n = minute - ARGV[1] + 1, minute do reply[#reply + 1] = redis.call('HGETALL', minute_key(n * 60)) end
+local reply = {counts, oldest, read('HGETALL', TOTALS) or {}, minute}
+for n = minute - ARGV[1] + 1, minute do reply[#reply + 1] = read('HGETALL', minute_key(n * 60)) or {} end
 return reply

@@ -3,7 +3,7 @@
 -- Reply  1 when the job waits, else 0
 -- Guarantee  it is due no sooner than after the delay, and no sooner than it was; a job that does not wait is left alone.
 
-local due = redis.call('ZSCORE', 'jobs.due', ARGV[1])
+local due = read('ZSCORE', DUE, ARGV[1])
 if not due then return 0 end
-redis.call('ZADD', 'jobs.due', math.max(tonumber(due), now() + tonumber(ARGV[2])), ARGV[1])
+write('ZADD', DUE, math.max(tonumber(due), now() + tonumber(ARGV[2])), ARGV[1])
 return 1

@@ -1,5 +1,6 @@
--- What the scripts share: the names of keys, the clock, the moves between statuses. It stands before each of them.
--- render.lua and standing.lua come after it where a script calls them: what it does not need would cost time all the same.
+-- What the scripts share: the names of keys, the clock, the moves between statuses. Before each script stands what it uses
+-- of this, of render.lua and of standing.lua, and no more, for what is not used would cost time all the same. So each
+-- function or value here is a block of its own, without an empty line in it, after all that it uses.
 --
 -- Keys (a job's keys have no hash tag in common, so this is for one Redis, not for a Redis Cluster):
 --   job.<id>             hash    the record, as people read it
@@ -23,18 +24,27 @@
 --                                late-finishes  finishes refused
 --                                swept-at       when the sweeper last looked, in whole seconds
 --   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
+--   jobs.clock           string  the time of the last sweep: a clock that is behind it went back
+--   jobs.checked         string  how far `check` has come on its round through the indexes
+--   jobs.foreign.<name>  any     what was under the key jobs.<name> and is not of its type: somebody else put it there
 --   idempotency.<hash>   string  what was submitted under an idempotency key
 --
--- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds
--- and is given out once, so it is both a time and a place in the order of submission.
+-- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds and is
+-- given out once, so it is both a time and a place in the order of submission. That clock may go back: then submitted-at
+-- goes on from the highest that is in use, ahead of the clock, and a job is due by the clock all the same.
+--
+-- The record is the truth about a job, and the indexes follow from it. Any key may be missing, or hold what somebody else
+-- put there; no script fails on that. `read` and `write` care for values of the wrong type, `read_job` for records.
 
-local function now()
-  local time = redis.call('TIME')
-  return time[1] + time[2] / 1e6
-end
+local DUE, LEASES, RETENTION, OUTBOX = 'jobs.due', 'jobs.leases', 'jobs.retention', 'jobs.outbox'
 
-local function stamp(time)
-  return string.format('%.6f', time)
+local INCOMPLETE, TOTALS, ANNOUNCED = 'jobs.incomplete', 'jobs.totals', 'jobs.announced'
+
+local LAST, CLOCK, CHECKED = 'jobs.last', 'jobs.clock', 'jobs.checked'
+
+-- Returns the key of the index of a status.
+local function index(status)
+  return status == 'in progress' and 'jobs.in-progress' or 'jobs.' .. status
 end
 
 local function record_key(id)
@@ -45,16 +55,73 @@ local function minute_key(time)
   return 'jobs.minute.' .. math.floor(time / 60)
 end
 
-local function index(status)
-  return 'jobs.' .. (status:gsub(' ', '-'))
+local function now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1e6
+end
+
+local function stamp(time)
+  return string.format('%.6f', time)
+end
+
+-- Returns a time that was stored, or nil for what is no time.
+local function moment(text)
+  local time = tonumber(text)
+  return time and time >= 0 and time < 1e10 and time or nil
+end
+
+-- Returns a count that was stored; 0 for what is none.
+local function whole(text)
+  local number = tonumber(text)
+  return number and number >= 0 and number < 2 ^ 31 and math.floor(number) or 0
+end
+
+local function is_json_number(text)
+  return text:find('^%-?%d+%.?%d*[eE]?[+-]?%d*$')
+end
+
+-- Runs a command that reads. A value of the wrong type counts as none: then the reply is nil.
+local function read(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if reply.err:find('WRONGTYPE', 1, true) then return nil end
+  return redis.call(command, key, ...)  -- raises the error
+end
+
+-- Returns where what is under one of the keys jobs.<name> goes when it is not of the key's type.
+local function aside_key(key)
+  return 'jobs.foreign.' .. key:sub(6)
+end
+
+local function set_aside(key)
+  redis.call('RENAME', key, aside_key(key))
+end
+
+-- Runs a command that writes one of the keys jobs.<name>. A value of the wrong type is set aside first; a count that is no
+-- number begins anew; and in the place of a score that is no number comes the present time.
+local function write(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  local function says(what) return reply.err:find(what, 1, true) end
+  if says('WRONGTYPE') then set_aside(key) end
+  if says('is not an integer') or says('overflow') then redis.call('HDEL', key, (...)) end
+  if says('is not a valid float') then return redis.call(command, key, now(), select(2, ...)) end
+  return redis.call(command, key, ...)
+end
+
+-- Reads a job's record: {status, submitted-at, further fields ...}. Returns nil where the record is missing, is no hash, or
+-- has no status.
+local function read_job(id, ...)
+  local fields = read('HMGET', record_key(id), 'status', 'submitted-at', ...)
+  return fields and fields[1] and fields
 end
 
 -- Before the first count of a minute: keeps the totals as they were when it began.
 local function turn_minute(at)
   local minute = minute_key(at)
   if redis.call('EXISTS', minute) == 1 then return end
-  redis.call('HINCRBY', 'jobs.totals', 'submitted', 0)
-  redis.call('COPY', 'jobs.totals', minute)
+  write('HINCRBY', TOTALS, 'submitted', 0)
+  redis.call('COPY', TOTALS, minute)
   redis.call('EXPIRE', minute, 7200)
 end
 
@@ -62,18 +129,20 @@ end
 -- a Redis that is full may refuse.
 local function count(what, n, at)
   turn_minute(at)
-  redis.call('HINCRBY', 'jobs.totals', what, n)
+  write('HINCRBY', TOTALS, what, n)
 end
 
 -- Counts what may come with no other write. A Redis that takes no writes leaves it uncounted: that must not turn an
 -- answer into a fault.
 local function count_only(what)
-  redis.pcall('HINCRBY', 'jobs.totals', what, 1)
+  redis.pcall('HINCRBY', TOTALS, what, 1)
 end
+
+-- The upper bounds of the buckets of histograms, in seconds.
+local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 
 -- Adds a duration in seconds to the histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
 -- before, and <what>.micros of their sum, in whole microseconds so that it stays exact.
-local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 local function observe(what, seconds, at)
   turn_minute(at)
   local bucket = '+Inf'
@@ -83,8 +152,8 @@ local function observe(what, seconds, at)
       break
     end
   end
-  redis.call('HINCRBY', 'jobs.totals', what .. '.le.' .. bucket, 1)
-  redis.call('HINCRBY', 'jobs.totals', what .. '.micros', math.floor(seconds * 1e6 + 0.5))
+  write('HINCRBY', TOTALS, what .. '.le.' .. bucket, 1)
+  write('HINCRBY', TOTALS, what .. '.micros', math.floor(seconds * 1e6 + 0.5))
 end
 
 -- Tells those who follow the job (functions/knative_jobs/store/subscriptions.py) that its record is another.
@@ -92,54 +161,54 @@ local function changed(id)
   redis.call('PUBLISH', record_key(id), '')
 end
 
--- Moves a job from one status to another, in its record, with more fields and values of it, and in the indexes. Returns
--- its submitted-at.
-local function move(id, from, to, ...)
-  local place = redis.call('HGET', record_key(id), 'submitted-at')
-  redis.call('ZREM', index(from), id)
+-- Moves a job, as `read_job` returned it, to another status, in its record, with more fields and values of it, and in the
+-- indexes.
+local function move(id, job, to, ...)
+  write('ZREM', index(job[1]), id)
   redis.call('HSET', record_key(id), 'status', to, ...)
-  redis.call('ZADD', index(to), place, id)
-  if to == 'complete' then redis.call('ZREM', 'jobs.incomplete', id) end
+  write('ZADD', index(to), job[2] or '', id)
+  if to == 'complete' then write('ZREM', INCOMPLETE, id) end
   changed(id)
-  return place
 end
 
 -- Makes a job claimable after `delay` seconds.
-local function submit_again(id, from, at, delay)
-  move(id, from, 'submitted')
+local function submit_again(id, job, at, delay, ...)
+  move(id, job, 'submitted', ...)
   redis.call('HDEL', record_key(id), 'progress', 'progress-message')
-  redis.call('ZADD', 'jobs.due', at + delay, id)
+  write('ZADD', DUE, at + delay, id)
 end
 
 -- Ends a job: it is kept for `retention` seconds, and its event is in the outbox from now on when `announced` names the
 -- status.
-local function finish(id, from, to, at, retention, announced, ...)
-  move(id, from, to, 'finished-at', stamp(at), ...)
-  redis.call('ZADD', 'jobs.retention', at + retention, id)
-  if announced:find(to, 1, true) then redis.call('ZADD', 'jobs.outbox', at, id) end
+local function finish(id, job, to, at, retention, announced, ...)
+  local finished_at = stamp(at)
+  move(id, job, to, 'finished-at', finished_at, ...)
+  write('ZADD', RETENTION, at + retention, id)
+  if announced:find(to, 1, true) then write('ZADD', OUTBOX, finished_at, id) end
   if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
 -- `max_attempts`, or cancelled when somebody asked for that meanwhile. Returns the new status.
-local function attempt_failed(id, failure, at, max_attempts, delay, retention, announced)
-  redis.call('HSET', record_key(id), 'error', failure)
-  if redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 then
-    finish(id, 'in progress', 'cancelled', at, retention, announced)
+local function attempt_failed(id, job, failure, at, max_attempts, delay, retention, announced)
+  local so_far = redis.call('HMGET', record_key(id), 'failures', 'cancel-requested-at')
+  if so_far[2] then
+    finish(id, job, 'cancelled', at, retention, announced, 'error', failure)
     return 'cancelled'
   end
-  if redis.call('HINCRBY', record_key(id), 'failures', 1) >= max_attempts then
-    finish(id, 'in progress', 'failed', at, retention, announced)
+  local failures = whole(so_far[1]) + 1
+  if failures >= max_attempts then
+    finish(id, job, 'failed', at, retention, announced, 'error', failure, 'failures', failures)
     return 'failed'
   end
-  submit_again(id, 'in progress', at, delay)
+  submit_again(id, job, at, delay, 'error', failure, 'failures', failures)
   count_only('retried')
   return 'submitted'
 end
 
--- Fencing: whether the claim with this attempt number is the job's current one. Each claim gets the next number and
--- none is given out twice, so the number is the token. Returns started-at where it is.
-local function holds(id, attempt)
-  local current = redis.call('HMGET', record_key(id), 'status', 'attempt', 'started-at')
-  return current[1] == 'in progress' and current[2] == attempt and current[3]
+-- Fencing: returns {status, submitted-at, attempt, further fields ...} of a job where the claim with this attempt number is
+-- its current one; else nil. Each claim gets the next number and none is given out twice, so the number is the token.
+local function holds(id, attempt, ...)
+  local job = read_job(id, 'attempt', ...)
+  return job and job[1] == 'in progress' and job[3] == attempt and job
 end

@@ -3,17 +3,20 @@
 --        5 the statuses that are announced, with spaces between them
 -- Reply  {id, status now, traceparent or '', id, status now, ...}
 -- Guarantee  a job is taken back only after its lease, and its late worker's finish is refused from then on once the job
---            has been claimed again or has ended. A job that ends is in the outbox if its status is announced. The time
---            is kept as that of the last sweep.
+--            has been claimed again or has ended. A job that ends is in the outbox if its status is announced. A lease of
+--            no running job is removed. The time is kept as that of the last sweep.
 
 local at = now()
-redis.pcall('HSET', 'jobs.totals', 'swept-at', math.floor(at))  -- where writes are refused, this is nobody's fault
+redis.pcall('HSET', TOTALS, 'swept-at', math.floor(at))  -- where writes are refused, this is nobody's fault
 local taken = {}
-for _, id in ipairs(redis.call('ZRANGE', 'jobs.leases', '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
-  redis.call('ZREM', 'jobs.leases', id)
-  count_only('lease-losses')
-  taken[#taken + 1] = id
-  taken[#taken + 1] = attempt_failed(id, ARGV[4], at, tonumber(ARGV[2]), 0, tonumber(ARGV[3]), ARGV[5])
-  taken[#taken + 1] = redis.call('HGET', record_key(id), 'traceparent') or ''
+for _, id in ipairs(read('ZRANGE', LEASES, '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1]) or {}) do
+  write('ZREM', LEASES, id)
+  local job = read_job(id, 'traceparent')
+  if job and job[1] == 'in progress' then
+    count_only('lease-losses')
+    taken[#taken + 1] = id
+    taken[#taken + 1] = attempt_failed(id, job, ARGV[4], at, tonumber(ARGV[2]), 0, tonumber(ARGV[3]), ARGV[5])
+    taken[#taken + 1] = job[3] or ''
+  end
 end
 return taken

@@ -6,11 +6,12 @@
 -- Guarantee  only the holder of the current attempt renews.
 
 local id, attempt, lease, progress, message = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
-if not holds(id, attempt) then return 'lost' end
+local job = holds(id, attempt, 'cancel-requested-at')
+if not job then return 'lost' end
 
-redis.call('ZADD', 'jobs.leases', now() + lease, id)
+write('ZADD', LEASES, now() + lease, id)
 if progress ~= '' then
   redis.call('HSET', record_key(id), 'progress', progress, 'progress-message', message)
   changed(id)
 end
-return redis.call('HEXISTS', record_key(id), 'cancel-requested-at') == 1 and 'cancel' or 'renewed'
+return job[4] and 'cancel' or 'renewed'

@@ -6,14 +6,14 @@
 --            that was not announced yet is not announced any more, for it is none.
 
 local id = ARGV[1]
-local status = redis.call('HGET', record_key(id), 'status')
-if not status then return {'unknown'} end
+local job = read_job(id, 'attempt')
+if not job then return {'unknown'} end
+local status = job[1]
 if status ~= 'failed' and status ~= 'cancelled' then return {status, status} end
 
-redis.call('ZREM', 'jobs.retention', id)
-redis.call('ZREM', 'jobs.outbox', id)
+write('ZREM', RETENTION, id)
+write('ZREM', OUTBOX, id)
 redis.call('HDEL', record_key(id), 'failures', 'error', 'finished-at', 'cancel-requested-at')
-submit_again(id, status, now(), 0)
+submit_again(id, job, now(), 0)
 count_only('retried')
-local attempts = tonumber(redis.call('HGET', record_key(id), 'attempt') or 0)
-return {status, 'submitted', attempts, redis.call('ZCARD', 'jobs.due')}
+return {status, 'submitted', whole(job[3]), read('ZCARD', DUE) or 0}

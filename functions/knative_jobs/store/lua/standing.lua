@@ -5,8 +5,16 @@ local function standing()
   local counts = {}
   for _, status in ipairs({'submitted', 'in progress', 'complete', 'failed', 'cancelled'}) do
     counts[#counts + 1] = status
-    counts[#counts + 1] = redis.call('ZCARD', index(status))
+    counts[#counts + 1] = read('ZCARD', index(status)) or 0
   end
-  local oldest = redis.call('ZRANGE', 'jobs.submitted', 0, 0, 'WITHSCORES')[2]
-  return counts, stamp(oldest and math.max(0, now() - oldest) or 0)
+  local at = now()
+  local since = at
+  local oldest = read('ZRANGE', index('submitted'), 0, 0) or {}
+  if oldest[1] then
+    local first_due = read('ZRANGE', DUE, 0, 0, 'WITHSCORES') or {}
+    -- No job is due before it is submitted, and a submitted-at may be ahead of a clock that went back.
+    since = moment(read('HGET', record_key(oldest[1]), 'submitted-at')) or at
+    since = math.min(since, moment(first_due[2]) or at)
+  end
+  return counts, stamp(math.max(0, at - since))
 end
