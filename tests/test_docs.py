@@ -68,7 +68,7 @@ def test_every_service_is_on_the_page_of_the_architecture() -> None:
 
 
 def code(script: Path) -> str:
-    return "".join(line.partition("--")[0] for line in script.read_text().splitlines())
+    return "\n".join(line.partition("--")[0] for line in script.read_text().splitlines())
 
 
 def test_the_table_of_arrows_has_every_script_that_moves_a_job_and_no_other() -> None:

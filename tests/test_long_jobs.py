@@ -23,6 +23,9 @@ from local.processes import Processes
 from tests.conftest import ROOT, Function, Redis, Start, eventually, free_port
 from tests.e2e.conftest import Api, one_machine
 
+# aiohttp does not close a connection that it accepted in the moment when its server ends.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 LONG_JOBS = (manifests.BASE, manifests.COMPONENTS / "long-jobs")
 PENDING = 4
 

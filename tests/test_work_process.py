@@ -4,12 +4,12 @@ The works are in tests/unruly_work.py.
 """
 
 import json
-import os
+import logging
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -77,8 +77,11 @@ def is_own(job: Record) -> bool:
     return (job["status"], job.get("result")) == ("complete", f"result of {job['id']}")
 
 
-def alive(pid: str) -> bool:
-    return psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+def alive(pid: str | int) -> bool:
+    """Whether a process is there and not only waited for."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class TestAHeartbeatThatGoesWrong:
@@ -177,9 +180,9 @@ class TestWhatAJobLeavesRunning:
         self, worker: Start, run: Run, effects: Path, leaving: str
     ) -> None:
         function = worker()
+        idle = work_processes(function)
         assert is_own(run(function, f"die_later {leaving}"))
-        process, *_ = work_processes(function)
-        eventually(lambda: not alive(str(process.pid)))
+        eventually(lambda: effects.read_text().strip() and not any(alive(p.pid) for p in idle))
         assert is_own(run(function, "own"))
         eventually(lambda: not alive(effects.read_text()))
 
@@ -212,31 +215,36 @@ class TestACrash:
         eventually(lambda: effects.exists() and effects.read_text().strip())
         processes = work_processes(function)
         function.kill()
-        eventually(lambda: not alive(effects.read_text()) and not any(process.is_running() for process in processes))
+        eventually(lambda: not alive(effects.read_text()) and not any(alive(process.pid) for process in processes))
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_worker_that_is_stopped_leaves_nothing_of_a_process_that_died(
         self, worker: Start, run: Run, effects: Path, number: signal.Signals
     ) -> None:
         function = worker()
+        idle = work_processes(function)
         run(function, "die_later a program")
-        process, *_ = work_processes(function)
-        eventually(lambda: not alive(str(process.pid)))
+        eventually(lambda: effects.read_text().strip() and not any(alive(p.pid) for p in idle))
         function.process.send_signal(number)
         function.process.wait(20)
         eventually(lambda: not alive(effects.read_text()))
 
     def test_whatever_leaves_an_attempt_without_an_outcome_ends_the_process(self) -> None:
-        """A signal whose handler raises, in a worker that is this process; no Redis is there."""
+        """A signal whose handler raises, in a worker that is this process; no Redis is there: heartbeats are missed."""
 
         class Left(BaseException):
             pass
 
+        class AtTheFirstHeartbeat(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                signal.raise_signal(signal.SIGUSR1)
+
         def leave(*_: object) -> None:
             raise Left
 
+        handler = AtTheFirstHeartbeat()
+        logging.getLogger("knative_jobs.worker").addHandler(handler)
         before = signal.signal(signal.SIGUSR1, leave)
-        threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGUSR1]).start()
         try:
             launcher.ready()
             process = launcher.current()
@@ -245,6 +253,7 @@ class TestACrash:
             assert process.has_ended()
             assert launcher.current() is not process
         finally:
+            logging.getLogger("knative_jobs.worker").removeHandler(handler)
             signal.signal(signal.SIGUSR1, before)
             launcher.discard()
 
@@ -512,8 +521,12 @@ def shown(endpoint: Start, job_id: str, listing: str) -> list[Record]:
 
 
 def work_processes(function: Function) -> list[psutil.Process]:
-    children = psutil.Process(function.process.pid).children(recursive=True)
-    return [child for child in children if "knative_jobs.work.process" in child.cmdline()]
+    found = []
+    for child in psutil.Process(function.process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if "knative_jobs.work.process" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def deliver_in_vain(function: Function, job_id: str) -> None:

@@ -53,6 +53,13 @@ def test_every_function_has_a_service_and_every_service_a_function() -> None:
     assert by_target == {stem: stem.replace("_", "-") for stem in HANDLERS}
 
 
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+def test_every_service_is_named_after_a_function_or_names_one(overlay: str) -> None:
+    for service in functions(overlay).values():
+        module = ast.parse(source(service).read_text())
+        assert target(service) in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
+
+
 @ALL
 def test_the_work_may_have_less_memory_than_its_pod(overlay: str) -> None:
     """So that work which runs out of it is ended alone. The rest is for the worker, and the server's main process."""
@@ -63,13 +70,6 @@ def test_the_work_may_have_less_memory_than_its_pod(overlay: str) -> None:
         limit = container["resources"]["limits"]["memory"]
         assert limit.endswith("Mi")
         assert 0 < int(settings(overlay)["WORK_MEMORY_MIB"]) <= int(limit.removesuffix("Mi")) - WORKER_MIB
-
-
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
-def test_every_service_is_named_after_a_function_or_names_one(overlay: str) -> None:
-    for service in functions(overlay).values():
-        module = ast.parse(source(service).read_text())
-        assert target(service) in [f.name for f in module.body if isinstance(f, ast.FunctionDef)]
 
 
 @ALL
