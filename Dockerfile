@@ -21,7 +21,8 @@ WORKDIR /app
 COPY --from=build /app/packages packages
 COPY --from=build /app/functions functions
 COPY --from=build /app/examples examples
-ENV PYTHONPATH=/app/functions:/app/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp PORT=8080
+ENV PYTHONPATH=/app/functions:/app/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp PORT=8080 \
+    GRANIAN_INTERFACE=asgi
 USER 65532:65532
 # A shell only to read $PORT, which Knative sets; exec makes the server the process that gets the SIGTERM.
 CMD ["sh", "-c", "exec python -m granian --no-ws --log-level warning --host 0.0.0.0 --port \"$PORT\" knative_jobs.server.app:app"]

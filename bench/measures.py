@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -295,7 +296,8 @@ def _whole_list(name: str, system: System, length: int) -> Iterator[Sample]:
 def _page(name: str, system: System, length: int) -> Sample:
     """Get the first and the second page of 100 in turn, on one connection."""
     _, _, link = load.download(system.port, "/completed_jobs?limit=100")
-    paths = ["/completed_jobs?limit=100", re.findall("<(.*)>", link)[0]]
+    following = urlsplit(re.findall("<(.*)>", link)[0])
+    paths = ["/completed_jobs?limit=100", f"{following.path}?{following.query}"]
     result = load.so_many(PAGES, system.port, [load.get(path) for path in paths], 1)
     return Sample(f"list of {length}, page of 100, p50", name, result.percentile(50) * 1e3, "ms")
 

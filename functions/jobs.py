@@ -3,21 +3,27 @@
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.jobs import submission
+from knative_jobs.jobs import follow, submission
+from knative_jobs.web import links
 from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
+from knative_jobs.web.preferences import APPLIED, preferences
 
 
 @functions_framework.http
 @endpoint("POST", "/jobs")
 def jobs(request: Request) -> Response:
-    """Answer 202 with the job, or with an array of jobs in the order of the batch."""
+    """Answer 202 with the job, or with an array of jobs in the order of the batch; or 200 with a job that has ended."""
     new_jobs, is_batch = submission.parse(request.get_data())
     key, traceparent = (request.headers.get(name, "") for name in ("Idempotency-Key", "traceparent"))
     submitted = submission.submit(new_jobs, key, request.remote_user or "", traceparent)
-    headers = {"Retry-After": RETRY_AFTER_SECONDS}
-    if submitted.replayed:
-        headers["Idempotency-Replayed"] = "true"
+    headers = {"Idempotency-Replayed": "true"} if submitted.replayed else {}
+    preferred = preferences(request)
+    if not is_batch and preferred.wait_s and (record := follow.end_of(submitted.jobs[0].id, preferred.wait_s)):
+        return answer(record, 200, headers | {APPLIED: f"wait={preferred.wait_s}"})
+    headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if preferred.respond_async:
+        headers[APPLIED] = "respond-async"
     if is_batch:
         return answer(f"[{','.join(job.json() for job in submitted.jobs)}]", 202, headers)
     job = submitted.jobs[0]
-    return answer(job.json(), 202, headers | {"Location": f"/jobs_status?job_id={job.id}"})
+    return answer(job.json(), 202, headers | {"Location": links.to(request, "/jobs_status", f"job_id={job.id}")})

@@ -4,6 +4,7 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.jobs import lifecycle
+from knative_jobs.web import links
 from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
 
 
@@ -12,5 +13,5 @@ from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
 def retry_job(request: Request) -> Response:
     """Answer 202 with the record."""
     record = lifecycle.retry(request.args.get("job_id"))
-    location = f"/jobs_status?job_id={request.args['job_id']}"
+    location = links.to(request, "/jobs_status", f"job_id={request.args['job_id']}")
     return answer(record, 202, {"Location": location, "Retry-After": RETRY_AFTER_SECONDS})

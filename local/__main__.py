@@ -5,6 +5,7 @@ import asyncio
 import fcntl
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,8 @@ GRACE_SECONDS = "5"
 MAX_WORKERS = 100
 LOCK_SECONDS = 2
 """How long to wait for what a killed supervisor left; the reaper takes less to end it."""
+LEAST_BYTES = 1024 * 1024
+"""So much room the data folder must have at the start."""
 
 
 def main() -> None:
@@ -68,8 +71,14 @@ def _port() -> int:
 
 def _lock(folder: Path) -> IO[str]:
     """Return the locked file that makes this process the only one that uses the data folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+        _try_writing(folder)
+    except FileExistsError:
+        sys.exit(f"{folder} is not a folder; choose one with --data")
+    except OSError as error:
+        sys.exit(f"Data cannot be written to {folder}: {error.strerror}; choose another folder with --data")
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
@@ -80,6 +89,18 @@ def _lock(folder: Path) -> IO[str]:
             time.sleep(0.05)
         else:
             return file
+
+
+def _try_writing(folder: Path) -> None:
+    """Write LEAST_BYTES and remove them.
+
+    Raises:
+        OSError: the disk is full, or read-only.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(LEAST_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 if __name__ == "__main__":

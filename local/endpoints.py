@@ -10,8 +10,8 @@ from flask import Request, Response
 from knative_jobs.runtime.logs import Plain
 from knative_jobs.runtime.settings import settings
 from knative_jobs.server import by_path
-from knative_jobs.server.rsgi import Application
-from knative_jobs.web.endpoint import problem
+from knative_jobs.server.asgi import Application
+from knative_jobs.web.endpoint import problem, refuse_headers
 from local import manifests
 from local.log import MARK
 
@@ -34,6 +34,8 @@ class _Formatter(Plain):
 
 def respond(request: Request) -> Response:
     """Have the function answer that has the path. Where no token is asked for, it answers to this machine alone."""
+    if refusal := refuse_headers(request):
+        return refusal
     host = request.headers.get("Host", "")
     if not _HERE.fullmatch(host) and not settings().api_tokens:
         detail = f"This answers to localhost. To have it answer to {host[:200]!r} too, set API_TOKENS."

@@ -12,13 +12,22 @@ from local.manifests import Service
 from local.processes import Processes
 
 
-def command(app: Path, host: str, port: int) -> list[str | Path]:
-    """Return the command that serves the application `app` of a file, as the container image does.
-
-    It is called over RSGI, or as GRANIAN_INTERFACE in the environment says.
-    """
-    # By its path, so that nothing in the folder where the user stands is taken for it.
-    options = ["--no-ws", "--log-level", "error", "--host", host, "--port", str(port)]
+def command(app: Path, host: str, port: int, interface: str = "asgi") -> list[str | Path]:
+    """Return the command that serves the application `app` of a file, as the container image does."""
+    # By its path, and with a folder of ours where granian would take the current one: no file there is a library.
+    options = [
+        "--working-dir",
+        str(FUNCTIONS),
+        "--interface",
+        interface,
+        "--no-ws",
+        "--log-level",
+        "error",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     return [sys.executable, "-P", "-m", "granian", *options, f"{app}:app"]
 
 
@@ -42,7 +51,8 @@ class Instance:
             "PORT": str(self.port),
             "WORKER_IP": self.address,
         }
-        served = command(FUNCTIONS / "knative_jobs" / "server" / "app.py", self.host, self.port)
+        interface = service.server.get("GRANIAN_INTERFACE", "asgi")
+        served = command(FUNCTIONS / "knative_jobs" / "server" / "app.py", self.host, self.port, interface)
         return await processes.start(service.name, served, {**service.env, **env, **own})
 
     async def accepts(self) -> bool:

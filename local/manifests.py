@@ -24,6 +24,7 @@ JOBSINK_HOST = "job-sink.knative-eventing.svc.cluster.local"
 SETTINGS = "settings.env"
 """In the folder of a component: what it changes in the settings of the functions."""
 DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
+IMAGE = "knative-jobs"
 Manifest = dict[str, Any]
 
 
@@ -99,7 +100,8 @@ class JobSink(NamedTuple):
 
 def services(base: Path = BASE, *components: Path) -> list[Service]:
     """Return every Knative Service below `base`, and below the folders of components."""
-    return [_service(m) for m in _manifests((base, *components), "serving.knative.dev", "Service")]
+    found = _manifests((base, *components), "serving.knative.dev", "Service")
+    return [_service(manifest) for manifest in found if _is_function(manifest)]
 
 
 def triggers(base: Path, *components: Path) -> list[Trigger]:
@@ -161,6 +163,12 @@ def _documents(base: Path) -> list[Manifest]:
         except yaml.YAMLError as error:
             raise ManifestError(f"{path} is not YAML: {error}") from error
     return found
+
+
+def _is_function(manifest: Manifest) -> bool:
+    """Tell whether a Service runs our image. Others are for a cluster alone."""
+    [container] = manifest["spec"]["template"]["spec"]["containers"]
+    return bool(container["image"] == IMAGE)
 
 
 def _service(manifest: Manifest) -> Service:

@@ -44,6 +44,18 @@ def command(port: int, folder: Path, env: Mapping[str, str], users: Path | None 
     return [binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
+def why_not(folder: Path) -> str:
+    """Return why a server could not start with the data of this folder, from its log there, as one line."""
+    log = folder / LOG
+    lines = log.read_text(errors="replace").rpartition("Server initialized")[2].splitlines() if log.exists() else []
+    warnings = [text for _, mark, text in (line.partition(" # ") for line in lines) if mark]
+    said = "; ".join(text for text in warnings if not text.startswith("WARNING"))[:500]
+    return (
+        f"Redis could not start with the data in {folder}: {said or f'{log} says why'}. What a newer version of Redis "
+        "wrote can be read by that version alone; --data takes another folder"
+    )
+
+
 async def opened(port: int, password: str) -> bool:
     """Let anybody look into the server, as the user OPENER with this password, once it has loaded its data.
 

@@ -16,8 +16,8 @@ import aiohttp
 
 from knative_jobs.events.emit import ENDED
 from knative_jobs.runtime.settings import ENDINGS, settings
-from local import FUNCTIONS, ROOT, manifests, ports, redis_server, redis_users
-from local.daemon import Daemon
+from local import FUNCTIONS, ROOT, loopback, manifests, ports, redis_server, redis_users
+from local.daemon import Daemon, StartError
 from local.instance import command
 from local.knative import MARGIN_SECONDS, PASSWORDS
 from local.log import say
@@ -71,7 +71,10 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
         redis_ready = partial(redis_server.opened, redis_port, passwords[OPENER])
         redis = Daemon(processes, env, "redis", redis_command, redis_ready)
         stack.push_async_callback(redis.stop, MARGIN_SECONDS)
-        await redis.start()
+        try:
+            await redis.start()
+        except StartError:
+            raise StartError(redis_server.why_not(data)) from None
 
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         fds = [broker_socket.fileno(), lock.fileno()]
@@ -91,6 +94,8 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
             starting.create_task(knative.start())
             starting.create_task(endpoints.start())
 
+        if also := await loopback.listen(port, HOST):
+            stack.callback(also.close)
         _greet(port, redis_port)
         async with asyncio.TaskGroup() as running:
             for kept in (redis, knative, endpoints):
@@ -99,7 +104,7 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
 
 def _environment(redis_port: int, broker_socket: socket.socket, components: Sequence[Path]) -> dict[str, str]:
     """Return what every part gets: the user's own settings, those of the components, and where the others are."""
-    search = [str(FUNCTIONS), str(Path.cwd()), os.environ.get("PYTHONPATH"), str(ROOT)]
+    search = [str(FUNCTIONS), os.environ.get("PYTHONPATH"), str(ROOT)]
     return (
         manifests.settings(*components)
         | os.environ

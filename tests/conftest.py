@@ -12,6 +12,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urljoin
 
 import hypothesis
 import pytest
@@ -153,6 +154,7 @@ class Function:
                     "PYTHONPATH": f"{ROOT / 'functions'}{os.pathsep}{ROOT / 'tests'}",
                     "FUNCTION_TARGET": target,
                     "FUNCTION_SOURCE": f"functions/{target}.py",
+                    "GRANIAN_INTERFACE": "asgi",
                     **SERVER.get(target, {}),
                     **settings,
                 },
@@ -172,7 +174,8 @@ class Function:
         self.process.wait()
 
     def request(self, method: str, path: str = "/", **given: object) -> urllib3.BaseHTTPResponse:
-        return http.request(method, self.url + path, **given)
+        """Send a request to a path, or to a link that an answer had."""
+        return http.request(method, urljoin(self.url, path), **given)
 
     def deliver(self, job_id: str, kind: str = "dev.knative-jobs.job.submitted", **given: str) -> int:
         """Deliver the event of a job in binary mode, as a Trigger does. Return the status of the answer."""

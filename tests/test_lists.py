@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from knative_jobs.server.rsgi import MAX_IN_MEMORY
+from knative_jobs.server.asgi import MAX_IN_MEMORY
 from tests.conftest import Redis, Start
 
 JOB = {"start": "1", "end": "2"}

@@ -37,9 +37,10 @@ def test_it_is_valid_openapi_3_1() -> None:
 
 
 def test_it_is_served(endpoint: Start) -> None:
-    answer = endpoint("openapi").request("GET", "/openapi.json")
+    openapi = endpoint("openapi")
+    answer = openapi.request("GET", "/openapi.json")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert answer.json() == DOCUMENT
+    assert answer.json() == DOCUMENT | {"servers": [{"url": openapi.url}]}
 
 
 def test_it_has_every_public_route_and_method_and_no_other(endpoint: Start) -> None:

@@ -39,7 +39,14 @@ class TestOtherOrigins:
         assert answer.headers["Access-Control-Allow-Origin"] == origin
         assert answer.headers["Access-Control-Allow-Methods"] == "POST"
         allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
-        assert set(allowed) == {"authorization", "content-type", "idempotency-key", "last-event-id", "traceparent"}
+        assert set(allowed) == {
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "last-event-id",
+            "prefer",
+            "traceparent",
+        }
         assert answer.headers["Vary"] == "Origin"
 
     def test_it_may_read_every_answer_and_what_its_headers_say(self, start: Start, store: Redis) -> None:
@@ -52,7 +59,7 @@ class TestOtherOrigins:
         for answer in (refused, submitted):
             assert answer.headers["Access-Control-Allow-Origin"] == DASHBOARD
             exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
-            assert set(exposed) == {"Link", "Location", "Retry-After", "Idempotency-Replayed"}
+            assert set(exposed) == {"Link", "Location", "Preference-Applied", "Retry-After", "Idempotency-Replayed"}
             assert "Access-Control-Allow-Credentials" not in answer.headers
 
     @pytest.mark.parametrize("origin", FOREIGN)

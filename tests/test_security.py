@@ -37,6 +37,8 @@ JOB = '{"start": "1", "end": "2"}'
 READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-another"
 PUBLIC = sorted(service.target for service in manifests.services() if service.public)
 KINDS = ("reader", "submitter", "worker", "sweeper")
+FOLLOWING = ("reader", "submitter")
+"""Those whose functions wait for the end of a job."""
 PACKAGE = ROOT / "functions" / "knative_jobs"
 LUA = PACKAGE / "store" / "lua"
 """Lua that is no script of its own."""
@@ -188,7 +190,7 @@ class TestRedisUsers:
         rules = redis_users.rules()[user].split()
         texts = [_script(name).text for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
         commands = {c.lower() for text in texts for c in re.findall(r"\b(?:call|pcall|read|write)\('(\w+)'", text)}
-        commands |= {"evalsha", "script|load"} | ({"subscribe", "unsubscribe"} if user == "reader" else set())
+        commands |= {"evalsha", "script|load"} | ({"subscribe", "unsubscribe"} if user in FOLLOWING else set())
         assert {rule[1:] for rule in rules if rule.startswith("+")} == commands
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
         kind = "%R~" if user == "reader" else "~"

@@ -25,7 +25,7 @@ class TestOneJob:
         assert answer.status == 202
         assert uuid.UUID(job["id"]).version == 4
         assert job == {"id": job["id"], "start": "1", "end": "2", "status": "submitted"}
-        assert answer.headers["Location"] == f"/jobs_status?job_id={job['id']}"
+        assert answer.headers["Location"] == f"{endpoint('jobs').url}/jobs_status?job_id={job['id']}"
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.headers["Content-Type"] == "application/json"
 

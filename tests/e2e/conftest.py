@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 import urllib3
@@ -35,9 +36,19 @@ class Api:
             headers = {"Host": f"{service}.{self.domain}", **headers}
         return http.request(method, self.address + route, headers=headers, **given)
 
+    def follow(self, link: str) -> urllib3.BaseHTTPResponse:
+        """GET what a Location or a Link leads to, as a client does that was given it: on a cluster over its gateway."""
+        to = urlsplit(link)
+        if not (self.domain or self.host):
+            return http.request("GET", urljoin(self.address, link))
+        route = to._replace(scheme="", netloc="").geturl()
+        return http.request("GET", self.address + route, headers={"Host": to.netloc})
+
     def submit(self, start: object = "1", end: object = "2") -> dict[str, Any]:
         answer = self.request("POST", "/jobs", body=json.dumps({"start": start, "end": end}))
         assert answer.status == 202, answer.data
+        followed = self.follow(answer.headers["Location"])
+        assert (followed.status, followed.json()["id"]) == (200, answer.json()["id"])
         return dict(answer.json())
 
     def status(self, job_id: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_curl_without_a_content_type_works(api: Api) -> None:
     answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2.50}', headers=headers)
     assert answer.status == 202
     assert b'"end":2.50' in answer.data
-    assert answer.headers["Location"] == f"/jobs_status?job_id={answer.json()['id']}"
+    assert api.follow(answer.headers["Location"]).json()["id"] == answer.json()["id"]
 
 
 def test_a_batch_is_answered_in_order(api: Api) -> None:
@@ -85,7 +85,9 @@ def test_a_cancelled_job_can_be_tried_again(api: Api) -> None:
 
     last = eventually(cancelled)  # before a worker had it
     assert api.wait_for(last, "cancelled")["status"] == "cancelled"
-    assert api.request("POST", f"/retry_job?job_id={last}").status == 202
+    retried = api.request("POST", f"/retry_job?job_id={last}")
+    assert retried.status == 202
+    assert api.follow(retried.headers["Location"]).json()["id"] == last
     api.wait_for(last, "complete")
     assert api.request("POST", f"/retry_job?job_id={last}").status == 409
 
@@ -97,8 +99,22 @@ def test_pages_are_linked(api: Api) -> None:
     assert len(answer.json()) == 2
     link = answer.headers["Link"]
     assert link.endswith('; rel="next"')
-    following = api.request("GET", link[1 : link.index(">")]).json()
+    following = api.follow(link[1 : link.index(">")]).json()
     assert following[0]["submitted-at"] > answer.json()[1]["submitted-at"]
+
+
+def test_a_submission_may_wait_for_the_end(api: Api) -> None:
+    answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers={"Prefer": "wait=50"})
+    assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=50")
+    assert answer.json()["status"] == "complete"
+
+
+def test_the_description_says_where_each_route_is(api: Api) -> None:
+    document = api.request("GET", "/openapi.json").json()
+    for path, item in document["paths"].items():
+        if "get" in item:
+            [server] = item.get("servers", document["servers"])
+            assert api.follow(server["url"].rstrip("/") + path).status in (200, 400), "400: it lacks its parameters"
 
 
 def test_the_dashboard_has_its_page_and_the_newest_job_first(api: Api) -> None:

@@ -18,7 +18,13 @@ Manifest = dict[str, Any]
 KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(folder.name for folder in (KNATIVE / "overlays").iterdir())
 WEBHOOK = "kind with the webhook"
-"""What somebody's own overlay is who takes that component into the one for kind."""
+ONE_ADDRESS, ONE_ADDRESS_IN_PRODUCTION = "kind with one address", "production with one address"
+WITH_COMPONENT = {
+    WEBHOOK: ("kind", "webhook"),
+    ONE_ADDRESS: ("kind", "one-address"),
+    ONE_ADDRESS_IN_PRODUCTION: ("production", "one-address"),
+}
+"""What somebody's own overlay is who takes that component into one of ours."""
 
 
 def lacking(what: str) -> NoReturn:
@@ -30,14 +36,17 @@ def lacking(what: str) -> NoReturn:
 
 @cache
 def rendered(overlay: str) -> list[Manifest]:
-    if overlay != WEBHOOK:
+    if overlay not in WITH_COMPONENT:
         return build(KNATIVE / "base" if overlay == "base" else KNATIVE / "overlays" / overlay)
-    with tempfile.TemporaryDirectory() as folder:
-        at = os.path.relpath(KNATIVE, Path(folder).resolve())
-        text = (KNATIVE / "overlays" / "kind" / "kustomization.yaml").read_text().replace("../..", at)
-        debug = f"{at}/components/debug"
-        (Path(folder) / "kustomization.yaml").write_text(text.replace(debug, f"{debug}, {at}/components/webhook"))
-        return build(Path(folder))
+    ours, component = WITH_COMPONENT[overlay]
+    with tempfile.TemporaryDirectory() as own:
+        shutil.copytree(KNATIVE / "overlays" / ours, own, dirs_exist_ok=True)
+        file = Path(own) / "kustomization.yaml"
+        parts = yaml.safe_load(file.read_text().replace("../..", os.path.relpath(KNATIVE, Path(own).resolve())))
+        at = os.path.relpath(KNATIVE / "components" / component, Path(own).resolve())
+        parts["components"] = [*parts.get("components", []), at]
+        file.write_text(yaml.safe_dump(parts))
+        return build(Path(own))
 
 
 def with_component(overlay: str, component: str, folder: Path, *others: str) -> list[Manifest]:

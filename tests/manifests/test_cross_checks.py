@@ -17,6 +17,7 @@ from tests.manifests.rendered import (
     KNATIVE,
     OVERLAYS,
     WEBHOOK,
+    WITH_COMPONENT,
     Manifest,
     functions,
     of_kind,
@@ -218,7 +219,7 @@ def test_no_password_is_written_down(overlay: str) -> None:
     assert not of_kind(overlay, "Secret")
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
     """See https://kubernetes.io/docs/concepts/security/pod-security-standards/; and a root that nothing can write."""
     for owner, pod in pods(overlay):
@@ -234,7 +235,7 @@ def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
         assert pod["automountServiceAccountToken"] is False, owner
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_python_has_a_folder_for_temporary_files(overlay: str) -> None:
     for owner, pod in pods(overlay):
         if owner != "Deployment redis":

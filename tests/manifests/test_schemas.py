@@ -12,14 +12,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.manifests.rendered import OVERLAYS, WEBHOOK, Manifest, lacking, of_kind, one, rendered
+from tests.manifests.rendered import OVERLAYS, WITH_COMPONENT, Manifest, lacking, of_kind, one, rendered
 
 KUBERNETES = "1.36"
 FLAGS_ON = {"kubernetes.podspec-volumes-emptydir"}
 """Of Knative's feature flags, those that are on where nobody has changed them."""
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_core_kinds_fit_the_kubernetes_schema(overlay: str) -> None:
     core = [m for m in rendered(overlay) if "knative.dev/" not in m["apiVersion"]]
     core += [{"apiVersion": "batch/v1", "kind": "Job", **m["spec"]["job"]} for m in of_kind(overlay, "JobSink")]
@@ -28,13 +28,13 @@ def test_core_kinds_fit_the_kubernetes_schema(overlay: str) -> None:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_knative_kinds_fit_their_crds(overlay: str) -> None:
     for manifest in knative(overlay):
         validator(manifest["apiVersion"], manifest["kind"]).validate(manifest)
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, WEBHOOK])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_no_field_needs_a_feature_flag_that_is_off(overlay: str) -> None:
     for manifest in knative(overlay):
         flags = set(flags_of(manifest, schema_of(manifest)))

@@ -95,14 +95,6 @@ def test_compose_runs_every_function_that_is_called_without_a_broker() -> None:
         assert service["environment"]["FUNCTION_TARGET"] == name
 
 
-def test_composes_gateway_knows_every_route() -> None:
-    conf = COMPOSE["configs"]["gateway"]["content"]
-    routed = dict(re.findall(r"(?:~\^)?/?(\w+)(?:/\?\$\$|\.json)? (\w+);", conf.partition("server {")[0]))
-    names = {name.replace("-", "_") for name in PUBLIC}
-    others = {"job_status": "jobs_status", "docs": "openapi", "default": "jobs"}
-    assert routed == {name: name for name in names - {"jobs"}} | others
-
-
 def test_composes_redis_is_that_of_the_cluster() -> None:
     [container] = one("base", "Deployment", "redis")["spec"]["template"]["spec"]["containers"]
     redis = COMPOSE["services"]["redis"]

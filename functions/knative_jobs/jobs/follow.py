@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from knative_jobs.jobs import lifecycle
-from knative_jobs.runtime.errors import InvalidError
+from knative_jobs.runtime.errors import InvalidError, JobError
 from knative_jobs.runtime.greenlets import wait_for
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import subscriptions
@@ -30,6 +30,15 @@ def until_ended(job_id: str | None, wait: str | None) -> bytes:
         for found in records(lifecycle.parse_id(job_id), seconds, pause_s=seconds):
             record = found or record
     return record
+
+
+def end_of(job_id: str, seconds: float) -> bytes | None:
+    """Return the record of a job once it has ended. None: it has not after so many seconds, or Redis is away."""
+    try:
+        record = until_ended(job_id, str(seconds))
+    except JobError:
+        return None
+    return record if ended(record) else None
 
 
 def records(job_id: str, seconds: float, pause_s: float) -> Iterator[bytes | None]:

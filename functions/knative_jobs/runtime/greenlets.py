@@ -43,11 +43,11 @@ def start(function: Callable[..., T], *args: Any) -> Future[T]:
     return done
 
 
-def finish(loop: asyncio.AbstractEventLoop) -> None:
-    """Let all that was started end, with a loop that is not running any more."""
+async def finish() -> None:
+    """Wait until all that was started has ended."""
     # A copy, for what has a loop of its own ends meanwhile.
-    while open_ := [asyncio.wrap_future(done, loop=loop) for done in tuple(_started)]:
-        loop.run_until_complete(asyncio.wait(open_))
+    while open_ := [asyncio.wrap_future(done) for done in tuple(_started)]:
+        await asyncio.wait(open_)
 
 
 def _begin(done: Future[T], function: Callable[..., T], *args: Any) -> None:

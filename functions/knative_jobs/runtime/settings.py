@@ -5,6 +5,7 @@ does not fit stops the start with a message that names the variable.
 """
 
 import os
+import re
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
@@ -15,11 +16,14 @@ AtLeast1 = Annotated[int, 1]
 WholeAtLeast0 = Annotated[int, 0]
 Positive = Annotated[float, 0.1]
 
+Url = Annotated[str, "url"]
+
 Statuses = frozenset[str]
 
 ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
 """The words of JOB_EVENTS, and the status that each stands for."""
 
+_URL = re.compile(r"https?://([\w.~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[\w.~/-]*)?", re.ASCII)
 _SECRET = {"REDIS_PASSWORD", "API_TOKENS"}
 
 
@@ -43,6 +47,13 @@ class Settings:
     """A file with the OIDC token that goes with each event. Empty: none goes."""
     job_events: Statuses = frozenset(ENDINGS.values())
     """The statuses with which a job ends and is announced for it. JOB_EVENTS names them with the words of ENDINGS."""
+    public_url: Url = ""
+    """The one address that all routes are behind, for the links in answers. Empty: each Service has a host of its own
+    where Knative runs it, elsewhere all are on the host that was asked for."""
+    trust_proxy: bool = False
+    """Whether requests come through a proxy that says in `Forwarded` or `X-Forwarded-Proto` how the client came, over
+    http or https. Links then have that scheme. A client that can send such a header past the proxy changes the links of
+    its own answers."""
     api_tokens: str = ""
     """Who may call the public endpoints: see `auth`. Empty: anybody."""
     job_work: str = ""
@@ -106,6 +117,10 @@ def work_environment(**changes: str) -> dict[str, str]:
 def _parse(name: str, hint: type, text: str) -> Any:
     if hint is str:
         return text
+    if hint is bool:
+        return _flag(name, text)
+    if hint == Url:
+        return _url(name, text)
     if hint == Statuses:
         return _statuses(name, text)
     number, least = get_args(hint)
@@ -117,6 +132,18 @@ def _parse(name: str, hint: type, text: str) -> Any:
         kind = "a whole number" if number is int else "a number"
         raise InvalidSettingError(f"{name.upper()}={text!r} must be {kind} of at least {least}")
     return value
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidSettingError(f"{name.upper()}={text!r} must be true or false")
+    return text == "true"
+
+
+def _url(name: str, text: str) -> str:
+    if not _URL.fullmatch(text):
+        raise InvalidSettingError(f"{name.upper()}={text!r} must be http://HOST or https://HOST, maybe with a path")
+    return text.rstrip("/")
 
 
 def _statuses(name: str, text: str) -> Statuses:

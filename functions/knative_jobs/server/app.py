@@ -23,7 +23,7 @@ from functions_framework import create_app  # noqa: E402
 
 from knative_jobs.runtime import logs  # noqa: E402
 from knative_jobs.runtime.settings import InvalidSettingError, settings  # noqa: E402
-from knative_jobs.server.rsgi import Application  # noqa: E402
+from knative_jobs.server.asgi import Application  # noqa: E402
 
 FUNCTIONS = Path(__file__).resolve().parents[2]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import functions_framework
 from flask import Request, Response
 
+from knative_jobs.web import links
 from knative_jobs.web.endpoint import HEALTH, Handler, no_such_route
 
 FUNCTIONS = Path(__file__).resolve().parents[2]
@@ -51,6 +52,7 @@ def find(request: Request, handlers: Mapping[str, Handler]) -> Handler | None:
 
 def answer(request: Request, handlers: Mapping[str, Handler]) -> Response:
     """Have the function answer that the request is for."""
+    request.environ[links.ALL_HERE] = True
     if request.path in HEALTH:
         return Response()
     handler = find(request, handlers)

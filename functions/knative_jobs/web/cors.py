@@ -6,10 +6,12 @@ origins. They are known by their name: `http://dashboard.NAMESPACE.DOMAIN` is a 
 
 import re
 
+from knative_jobs.runtime.settings import settings
+
 PAGES = ("dashboard", "openapi")
 """The Services that have pages."""
-_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent"
-_EXPOSED = "Idempotency-Replayed, Link, Location, Retry-After"
+_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, traceparent"
+_EXPOSED = "Idempotency-Replayed, Link, Location, Preference-Applied, Retry-After"
 _PREFLIGHT_SECONDS = "600"
 _DOMAIN = re.compile(r"[a-z0-9-]+((?:\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*(?::[0-9]+)?)", re.IGNORECASE)
 
@@ -28,7 +30,7 @@ def is_sibling(origin: str, host: str) -> bool:
 
 
 def is_foreign(origin: str, host: str, fetch_site: str) -> bool:
-    """Return whether a page that is neither on this host nor a sibling's sent the request.
+    """Return whether a page that is neither on this host, nor behind PUBLIC_URL, nor a sibling's sent the request.
 
     A browser says how page and host stand to each other where it trusts the connection; elsewhere the names tell
     (https://web.dev/articles/fetch-metadata). Who is no browser sends no Origin.
@@ -38,7 +40,7 @@ def is_foreign(origin: str, host: str, fetch_site: str) -> bool:
         host: the header Host.
         fetch_site: the header Sec-Fetch-Site, or empty.
     """
-    if is_sibling(origin, host):
+    if is_sibling(origin, host) or origin == "/".join(settings().public_url.lower().split("/")[:3]):
         return False
     return fetch_site not in ("same-origin", "none") if fetch_site else origin.partition("://")[2] != host
 

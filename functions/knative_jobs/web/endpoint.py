@@ -9,12 +9,13 @@ from typing import Any, Protocol, cast
 
 from flask import Request, Response
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from knative_jobs.runtime import errors, tracing
 from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
 from knative_jobs.web import auth, cors
+from knative_jobs.web.headers import check_headers
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
@@ -71,8 +72,11 @@ def endpoint(
         def respond(request: Request) -> Response:
             try:
                 request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
-                if len(request.get_data()) > MAX_BODY_BYTES:  # kept, for the handler and for functions-framework
+                size = len(request.get_data())  # it is kept, for the handler and for functions-framework
+                if size > MAX_BODY_BYTES:
                     raise RequestEntityTooLarge
+                if size < int(request.environ.get("CONTENT_LENGTH") or 0):
+                    return cut_off()
                 path = request.path.rstrip("/") or "/"
                 if path not in paths:
                     if request.path in HEALTH:
@@ -84,6 +88,9 @@ def endpoint(
                 if request.method not in methods:
                     detail = f"{request.method} is not possible here; use {method}."
                     return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
+                encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
+                if method == "POST" and encoding.lower() != "identity":
+                    return _encoded(encoding)
                 return handler(request)
             except auth.RefusedError as error:
                 return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
@@ -96,13 +103,17 @@ def endpoint(
                 refusal.response = refusal.iter_encoded()
                 _discard(request)
                 return refusal
+            except ClientDisconnected:
+                return cut_off()
             except Exception:
                 _log.exception("%s %s failed", request.method, request.path, extra=_about(request))
                 return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
 
         @functools.wraps(handler)
         def answer_request(request: Request) -> Response:
-            origin = request.headers.get("Origin") if routes else None
+            if refusal := refuse_headers(request):
+                return refusal
+            origin = request.environ.get("HTTP_ORIGIN") if routes else None
             return respond(request) if origin is None else _answer_page(request, origin, methods, respond)
 
         traced = routes and tracing.enabled()
@@ -131,6 +142,20 @@ def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None =
     """Answer with a problem document."""
     text = json.dumps({"type": "about:blank", "title": status.phrase, "status": status, "detail": detail})
     return Response(text + "\n", status, headers, content_type="application/problem+json")
+
+
+def refuse_headers(request: Request) -> Response | None:
+    """Answer a request that has a header which cannot be read. None: all can be."""
+    try:
+        check_headers(request)
+    except errors.InvalidError as error:
+        return problem(HTTPStatus.BAD_REQUEST, str(error))
+    return None
+
+
+def cut_off() -> Response:
+    """Answer that a part of the body is missing. A client that hung up does not see it; one that half-closed does."""
+    return problem(HTTPStatus.BAD_REQUEST, "The body ended too soon; send all of it.")
 
 
 def no_such_route(path: str, routes: Iterable[str]) -> Response:
@@ -181,6 +206,12 @@ def _answer_page(
     return respond(request)
 
 
+def _encoded(encoding: str) -> Response:
+    """Answer that a body is read as it is: https://www.rfc-editor.org/rfc/rfc9110#field.accept-encoding."""
+    detail = f"A body is read as it is, not as {encoding[:40]!r}; send it without Content-Encoding."
+    return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "identity"})
+
+
 def _discard(request: Request) -> None:
     """Read what is left of a body, within reason: a proxy that is still sending takes an answer for a broken one."""
     left = MAX_DISCARDED_BYTES
@@ -193,7 +224,7 @@ class _Answer(Response):
 
     def get_wsgi_headers(self, environ: Any) -> Headers:
         if isinstance(self.response, list):
-            self.headers["Content-Length"] = str(sum(map(len, self.response)))
+            self.headers.add("Content-Length", str(sum(map(len, self.response))))
         return self.headers
 
 

@@ -9,9 +9,16 @@ from flask import Request, Response
 from knative_jobs.jobs import lifecycle
 from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.store import state
+from knative_jobs.web import links
 from knative_jobs.web.endpoint import answer
 
 MAX_LIMIT = 1000
+_ROUTES = {
+    "complete": "/completed_jobs",
+    "incomplete": "/incomplete_jobs",
+    "in progress": "/inprogress_jobs",
+    "failed": "/failed_jobs",
+}
 
 
 def answer_list(request: Request, listing: str) -> Response:
@@ -32,7 +39,7 @@ def answer_list(request: Request, listing: str) -> Response:
         first = next(pieces)  # while an error can still be answered as one
         return answer(_array(itertools.chain([first], pieces)))
     limit, cursor = _limit(request), _cursor(request)
-    return _page(request, {"limit": limit}, *state.page(listing, cursor, limit))
+    return _page(request, _ROUTES[listing], {"limit": limit}, *state.page(listing, cursor, limit))
 
 
 def answer_newest(request: Request) -> Response:
@@ -50,11 +57,11 @@ def answer_newest(request: Request) -> Response:
     limit, cursor = _limit(request), _cursor(request)
     query: dict[str, str | int] = {"status": status} if status else {}
     query["limit"] = limit
-    return _page(request, query, *state.newest(status, cursor, limit))
+    return _page(request, "/dashboard/jobs", query, *state.newest(status, cursor, limit))
 
 
-def _page(request: Request, query: dict[str, str | int], records: bytes, after: str) -> Response:
-    following = f"{request.path}?{urlencode(query | {'cursor': after})}"
+def _page(request: Request, route: str, query: dict[str, str | int], records: bytes, after: str) -> Response:
+    following = links.to(request, route, urlencode(query | {"cursor": after}))
     return answer(b"[%b]" % records, headers={"Link": f'<{following}>; rel="next"'} if after else None)
 
 

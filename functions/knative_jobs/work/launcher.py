@@ -31,9 +31,11 @@ class WorkProcess:
     def __init__(self) -> None:
         mark = f"\x1e{secrets.token_hex(8)}"
         ours, theirs = socket.socketpair()
+        # The user's work may be in the current folder. It comes last: no file there may stand for a library.
+        search = [*filter(None, sys.path), os.getcwd()]
         said, says = os.pipe()
         alive, self._alive = os.pipe()
-        command = [sys.executable, "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive), mark]
+        command = [sys.executable, "-P", "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive), mark]
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -42,7 +44,7 @@ class WorkProcess:
                 stderr=says,
                 pass_fds=[theirs.fileno(), alive],
                 start_new_session=True,
-                env=work_environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), PYTHONUNBUFFERED="1"),
+                env=work_environment(PYTHONPATH=os.pathsep.join(search), PYTHONUNBUFFERED="1"),
             )
         except OSError:
             ours.close()
