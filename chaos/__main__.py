@@ -9,18 +9,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
+import redis
 from rich.console import Console
 from rich.progress import Progress
 
 from chaos import report, work
 from chaos.clients import CLIENTS, Book, Client
-from chaos.faults import LEASE_SECONDS, Fault, Faults, plan
-from chaos.ledger import read, settle
+from chaos.faults import LEASE_SECONDS, Fault, Faults, kinds, plan
+from chaos.ledger import Store, read, settle
 from chaos.proxy import Proxy
+from chaos.replicated import Replicated
 from chaos.system import HOST, System, redis_alone, until
 from chaos.witness import Witness
+from local import redis_users
 
 FINISH_SECONDS = 150
 """How long what is open may take once the faults are over. The sweeper is called at the full minute."""
@@ -30,14 +36,19 @@ def main() -> int:
     """Run it all. Return the exit code: 0 when nothing is wrong, else 1."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the system is stopped
-    asked = {name: getattr(options, name) for name in ("seconds", "seed", "appendfsync")}
+    names = ("seconds", "seed", "appendfsync", *(("failover", "wait_replicas") if options.failover else ()))
+    asked = {name: getattr(options, name) for name in names}
     console = Console()
-    console.print("chaos", *(f"--{name} {value}" for name, value in asked.items()), highlight=False)
-    faults, book, folder = plan(options.seed, options.seconds), Book(), Path(tempfile.mkdtemp(prefix="chaos-"))
-    done, witness = _run(folder, options, faults, book, console)
-    with redis_alone(folder) as client:
+    words = (f"--{name.replace('_', '-')}{'' if value is True else f' {value}'}" for name, value in asked.items())
+    console.print("chaos", *words, highlight=False)
+    book, folder = Book(), Path(tempfile.mkdtemp(prefix="chaos-"))
+    faults = plan(options.seed, options.seconds, kinds(options.failover))
+    done, witness, store = _run(folder, options, faults, book, console)
+    if options.failover:
+        may_lose = options.wait_replicas == 0
+    else:
         may_lose = options.appendfsync == "everysec" and done["kill redis"] > 0
-        ledger = settle(book, witness.seen, read(client), folder, may_lose)
+    ledger = settle(book, witness.seen, store, folder, may_lose)
     report.show(console, ledger, done)
     if options.json:
         report.write(options.json, ledger, done, faults, asked)
@@ -50,13 +61,19 @@ def main() -> int:
 
 def _run(
     folder: Path, options: argparse.Namespace, faults: list[Fault], book: Book, console: Console
-) -> tuple[Counter[str], Witness]:
-    """Run the system with clients and faults for the time, let everything finish, and stop it."""
+) -> tuple[Counter[str], Witness, Store]:
+    """Run the system with clients and faults for the time, let everything finish, and stop it.
+
+    Returns:
+        How many of each kind of fault were done, the witness, and what Redis holds at the end.
+    """
     proxy, over = Proxy(), threading.Event()
+    replicated = Replicated(folder / "replicated") if options.failover else None
     system = System(
         folder,
         APPENDFSYNC=options.appendfsync,
-        REDIS_PROXY_URL=f"redis://{HOST}:{proxy.port}/0",
+        REDIS_PROXY_URL=replicated.url if replicated else f"redis://{HOST}:{proxy.port}/0",
+        REDIS_WAIT_REPLICAS=str(options.wait_replicas if replicated else 0),
         JOB_WORK="chaos.work:work",
         JOB_LEASE_SECONDS=str(LEASE_SECONDS),
         JOB_BACKOFF_SECONDS="0.2",
@@ -65,10 +82,14 @@ def _run(
         **{work.FOLDER: str(folder)},
     )
     proxy.to_port = system.redis_port
-    witness = Witness(system.redis_port)
-    chaos = Faults(faults, system, proxy, book)
+    own = partial(redis.Redis, HOST, system.redis_port, decode_responses=True, socket_timeout=5)
+    connect: Callable[[], AbstractContextManager[redis.Redis]] = replicated.client if replicated else own
+    witness = Witness(connect, options.wait_replicas if replicated else 0)
+    chaos = Faults(faults, system, proxy, book, connect, replicated)
     clients = [Client(number, options.seed, system.url, book, over) for number in range(CLIENTS)]
     try:
+        if replicated:
+            replicated.start((folder / "data" / redis_users.FILE).read_text())
         witness.start()
         chaos.start()
         for client in clients:
@@ -93,7 +114,9 @@ def _run(
             client.join()
         witness.stop()
         system.stop()
-    return chaos.done, witness
+        with replicated.stopping() if replicated else redis_alone(folder) as left:
+            store = read(left)
+    return chaos.done, witness, store
 
 
 def _options() -> argparse.Namespace:
@@ -102,6 +125,13 @@ def _options() -> argparse.Namespace:
     add("--seconds", type=int, default=180, help="how long the faults go on (default: 180)")
     add("--seed", type=int, default=random.randrange(1_000_000), help="of the plan and the clients (default: any)")  # noqa: S311
     add("--json", type=Path, metavar="FILE", help="where the ledger is written as JSON")
+    add(
+        "--failover",
+        action="store_true",
+        help="Redis has replicas and Sentinels, and its primary fails again and again",
+    )
+    replicas = "so many replicas have what is acknowledged, with --failover (default: 1)"
+    add("--wait-replicas", type=int, default=1, choices=[0, 1, 2], help=replicas)
     policies = "when Redis syncs a write to disk (default: always, before the answer)"
     add("--appendfsync", choices=["always", "everysec"], default="always", help=policies)
     return parser.parse_args()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 import psutil
@@ -16,9 +16,10 @@ import urllib3
 
 from chaos.clients import Book
 from chaos.proxy import Proxy
-from chaos.system import HOST, System, until, work_process
+from chaos.replicated import Replicated
+from chaos.system import System, until, work_process
 
-EVERY_SECONDS = {
+EVERY_SECONDS: dict[str, float] = {
     "kill worker": 6,
     "kill work": 6,
     "kill broker": 20,
@@ -27,12 +28,16 @@ EVERY_SECONDS = {
     "pause worker": 3,
     "pause broker": 8,
     "cut connections": 3,
+    "silence connections": 8,
     "lose answers": 3,
     "slow redis": 10,
     "old events": 2,
 }
 """The kinds, and how far apart those of one kind are on average. What is always there needs time to come back: local
 mode waits longer each time for one that does not last."""
+FAILOVERS = {"kill primary": 16, "pause primary": 24}
+"""In the place of what is done to the one Redis, and to the way there."""
+_OF_ONE_REDIS = {"kill redis", "cut connections", "silence connections", "lose answers", "slow redis"}
 LEASE_SECONDS = 2
 PAUSE_SECONDS = (2.5 * LEASE_SECONDS, 4 * LEASE_SECONDS)
 """The shortest and the longest pause of a worker: the sweeper takes its job back meanwhile, and another gets it."""
@@ -48,10 +53,17 @@ class Fault(NamedTuple):
     """How long, how much or which of several, from 0 to 1."""
 
 
-def plan(seed: int, seconds: float) -> list[Fault]:
+def kinds(failover: bool) -> dict[str, float]:
+    """Return the kinds of a run, each with how far apart its faults are."""
+    if not failover:
+        return EVERY_SECONDS
+    return {kind: every_s for kind, every_s in EVERY_SECONDS.items() if kind not in _OF_ONE_REDIS} | FAILOVERS
+
+
+def plan(seed: int, seconds: float, of: dict[str, float] = EVERY_SECONDS) -> list[Fault]:
     """Return the faults of a run in their order: the same for a seed. What each of them hits depends on the moment."""
     faults = []
-    for kind, every_s in EVERY_SECONDS.items():
+    for kind, every_s in of.items():
         dice = random.Random(f"{seed} {kind}")  # noqa: S311
         at_s = every_s * dice.uniform(0.3, 1)
         while at_s < seconds:
@@ -63,17 +75,28 @@ def plan(seed: int, seconds: float) -> list[Fault]:
 class Faults:
     """Does the faults of a plan. Each kind has a thread, for some last."""
 
-    def __init__(self, faults: list[Fault], system: System, proxy: Proxy, book: Book) -> None:
+    def __init__(
+        self,
+        faults: list[Fault],
+        system: System,
+        proxy: Proxy,
+        book: Book,
+        connect: Callable[[], AbstractContextManager[redis.Redis]],
+        replicated: Replicated | None,
+    ) -> None:
         self._system = system
         self._proxy = proxy
         self._book = book
+        self._connect = connect
+        self._replicated = replicated
         self._over = threading.Event()
         self._http = urllib3.PoolManager(timeout=2, retries=False)
-        self.done = Counter(dict.fromkeys(EVERY_SECONDS, 0))
+        done = kinds(replicated is not None)
+        self.done = Counter(dict.fromkeys(done, 0))
         """How many of each kind met what they were meant for."""
         self._threads = [
             threading.Thread(target=self._run, args=(kind, [fault for fault in faults if fault.kind == kind]))
-            for kind in EVERY_SECONDS
+            for kind in done
         ]
 
     def start(self) -> None:
@@ -94,10 +117,13 @@ class Faults:
             "kill work": self._kill_work,
             "kill broker": lambda _: _kill_group(self._system.broker()),
             "kill endpoints": lambda _: _kill_group(self._system.endpoints()),
+            "kill primary": lambda _: bool(self._replicated and self._replicated.kill_primary()),
+            "pause primary": lambda _: bool(self._replicated and self._replicated.pause_primary()),
             "kill redis": lambda _: _kill_group(self._system.redis()),
             "pause worker": self._pause_worker,
             "pause broker": self._pause_broker,
             "cut connections": self._cut_connections,
+            "silence connections": self._silence_connections,
             "lose answers": self._lose_answers,
             "slow redis": self._slow_redis,
             "old events": self._old_events,
@@ -139,9 +165,9 @@ class Faults:
 
     def _worker_at_work(self) -> psutil.Process | None:
         """Return a worker whose job takes long, found by the address in the job's record."""
-        with suppress(redis.RedisError), redis.Redis(HOST, self._system.redis_port, decode_responses=True) as client:
+        with suppress(redis.RedisError), self._connect() as client:
             for job_id in client.zrange("jobs.leases", 0, -1):
-                started_at, address = client.hmget(f"job.{job_id}", "started-at", "worker-ip")
+                started_at, address = client.hmget(f"job.{job_id!s}", "started-at", "worker-ip")
                 if started_at and client.time()[0] - float(started_at) > 0.2:
                     for worker in self._system.workers():
                         with suppress(psutil.Error):
@@ -151,6 +177,11 @@ class Faults:
 
     def _cut_connections(self, _: float) -> bool:
         self._proxy.cut()
+        return True
+
+    def _silence_connections(self, _: float) -> bool:
+        """Let the open connections go nowhere, as when a machine has failed: nobody closes them."""
+        self._proxy.silence()
         return True
 
     def _lose_answers(self, size: float) -> bool:

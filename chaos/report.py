@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from chaos.faults import Fault
+from chaos.faults import FAILOVERS, Fault
 from chaos.ledger import Ledger
 
 EXAMPLES = 5
@@ -24,9 +24,9 @@ def show(console: Console, ledger: Ledger, done: Counter[str]) -> None:
         "attempts begun, by their number": ledger.attempts_begun,
         "jobs with so many effects": ledger.effects_per_job,
         "answers": ledger.statuses,
-        "faults": dict(sorted(done.items())) | {"kills": kills(done)},
+        "faults": dict(sorted(done.items())) | {"kills": kills(done)} | failovers(done),
         "must be 0": {kind: len(found) for kind, found in ledger.wrong.items()},
-        "lost, as appendfsync everysec may": {kind: len(found) for kind, found in ledger.lost.items()},
+        "lost, as this Redis may": {kind: len(found) for kind, found in ledger.lost.items()},
     }
     for name, rows in sections.items():
         if rows:
@@ -43,7 +43,7 @@ def show(console: Console, ledger: Ledger, done: Counter[str]) -> None:
 def write(file: Path, ledger: Ledger, done: Counter[str], plan: list[Fault], asked: dict[str, object]) -> None:
     """Write what was asked for, the ledger and the plan as JSON."""
     content = asked | {"passed": passed(ledger)} | asdict(ledger)
-    content |= {"faults": dict(done), "kills": kills(done), "plan": plan}
+    content |= {"faults": dict(done), "kills": kills(done), "plan": plan} | failovers(done)
     file.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -55,3 +55,8 @@ def passed(ledger: Ledger) -> bool:
 def kills(done: Counter[str]) -> int:
     """Return how many processes were killed."""
     return sum(times for kind, times in done.items() if kind.startswith("kill "))
+
+
+def failovers(done: Counter[str]) -> dict[str, int]:
+    """Return how often a replica was promoted, where there was one."""
+    return {"failovers": sum(done[kind] for kind in FAILOVERS)} if FAILOVERS.keys() & done.keys() else {}

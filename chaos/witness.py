@@ -1,12 +1,11 @@
 """The witness: keeps each ended job's record as it was first seen, so that a later change of it comes out."""
 
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import redis
-
-from chaos.system import HOST
 
 ENDED = ("complete", "failed", "cancelled")
 LOOK_SECONDS = 0.3
@@ -16,9 +15,11 @@ Record = dict[str, str]
 class Witness(threading.Thread):
     """Looks at Redis itself, past the proxy, until it is stopped."""
 
-    def __init__(self, redis_port: int) -> None:
+    def __init__(self, connect: Callable[[], AbstractContextManager[redis.Redis]], replicas: int) -> None:
+        """Take what so many replicas have, too, for what was seen for good: a failover may lose the rest."""
         super().__init__()
-        self._redis = redis.Redis(HOST, redis_port, decode_responses=True, socket_timeout=5)
+        self._connect = connect
+        self._replicas = replicas
         self._over = threading.Event()
         self.seen: dict[tuple[str, str], Record] = {}
         """By id and status."""
@@ -35,21 +36,27 @@ class Witness(threading.Thread):
         self.join()
         with suppress(redis.RedisError):
             self._look()
-        self._redis.close()
 
     def open_jobs(self) -> int | None:
         """Return how many jobs wait or run; None while Redis is away."""
-        with suppress(redis.RedisError):
-            return self._redis.zcard("jobs.submitted") + self._redis.zcard("jobs.in-progress")
+        with suppress(redis.RedisError), self._connect() as client:
+            return client.zcard("jobs.submitted") + client.zcard("jobs.in-progress")
         return None
 
     def _look(self) -> None:
-        for status in ENDED:
-            ids: Any = self._redis.zrange(f"jobs.{status}", 0, -1)
-            new = [job_id for job_id in ids if (job_id, status) not in self.seen]
-            with self._redis.pipeline(transaction=False) as pipeline:
-                for job_id in new:
-                    pipeline.hgetall(f"job.{job_id}")
-                for job_id, record in zip(new, pipeline.execute(), strict=True):
-                    if record.get("status") == status:
-                        self.seen[job_id, status] = record
+        seen: dict[tuple[str, str], Record] = {}
+        with self._connect() as client:
+            for status in ENDED:
+                ids: Any = client.zrange(f"jobs.{status}", 0, -1)
+                new = [job_id for job_id in ids if (job_id, status) not in self.seen]
+                with client.pipeline(transaction=False) as pipeline:
+                    for job_id in new:
+                        pipeline.hgetall(f"job.{job_id}")
+                    for job_id, record in zip(new, pipeline.execute(), strict=True):
+                        if record.get("status") == status:
+                            seen[job_id, status] = record
+            if self._replicas:
+                client.hincrby("jobs.totals", "submitted", 0)  # WAIT is about what this connection has written
+                if client.wait(self._replicas, 1000) < self._replicas:
+                    return
+        self.seen |= seen

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of Redis, whose connections can be slow, be cut, and lose answers.
+"""A TCP proxy in front of Redis, whose connections can be slow, be cut, fall silent, and lose answers.
 
 `python -m harness.proxy PORT DELAY_SECONDS` runs one in a process of its own, so that it takes no time from the process
 that measures. It reads the port of Redis from its standard input.
@@ -26,8 +26,14 @@ class Proxy:
         self.to_port = 0
         self.delay_s: float = 0
         """By how much each piece of data is late, in both directions. Pieces that follow it are not held up."""
+        self.replication_delay_s: float = 0
+        """The same for what a primary sends to a replica, in the place of `delay_s`."""
         self.answers_to_lose = 0
         """So many of the next answers are lost: Redis has done what was asked, and the connection ends instead."""
+        self.dropped = 0
+        """How many pieces of data went nowhere: see `silence`."""
+        self.silent: set[asyncio.BaseTransport] = set()
+        """The ends that let nothing through. For the thread of the proxy only."""
         self.open: set[asyncio.BaseTransport] = set()
         """The ends of all connections. For the thread of the proxy only."""
         # Every other selector rounds time-outs up to milliseconds, and delays may be shorter than that.
@@ -41,6 +47,14 @@ class Proxy:
         """Cut every connection that is open."""
         self.loop.call_soon_threadsafe(self._cut)
 
+    def silence(self) -> None:
+        """Let nothing through any more on the connections that are open, and leave them open."""
+
+        async def silence() -> None:
+            self.silent |= self.open
+
+        asyncio.run_coroutine_threadsafe(silence(), self.loop).result()
+
     def _cut(self) -> None:
         for end in list(self.open):
             cast(asyncio.Transport, end).abort()
@@ -53,6 +67,7 @@ class _End(asyncio.Protocol):
         self._proxy = proxy
         self._other = client
         self._is_redis = client is not None
+        self._is_replica = False
         self._late: deque[bytes] = deque()
         """What has been received and is not written yet, oldest first. An empty piece is the end of the connection."""
 
@@ -78,6 +93,11 @@ class _End(asyncio.Protocol):
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport in self._proxy.silent:
+            self._proxy.dropped += 1
+            return
+        if not self._is_redis and b"PSYNC" in data:
+            self._is_replica = True
         if self._is_redis and self._proxy.answers_to_lose > 0:
             self._proxy.answers_to_lose -= 1
             self.transport.close()
@@ -87,6 +107,7 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._proxy.open.discard(self.transport)
+        self._proxy.silent.discard(self.transport)
         self._write_late(b"")
 
     def pause_writing(self) -> None:
@@ -100,8 +121,10 @@ class _End(asyncio.Protocol):
 
     def _write_late(self, data: bytes) -> None:
         self._late.append(data)
+        to_replica = self._is_redis and self._other and self._other._is_replica
+        delay_s = self._proxy.replication_delay_s if to_replica else self._proxy.delay_s
         # Not this very piece but the oldest is written then, so that pieces stay in order when `delay_s` is changed.
-        self._proxy.loop.call_later(self._proxy.delay_s, lambda: self._write(self._late.popleft()))
+        self._proxy.loop.call_later(delay_s, lambda: self._write(self._late.popleft()))
 
     def _write(self, data: bytes) -> None:
         if not self._other:

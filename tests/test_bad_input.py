@@ -169,6 +169,13 @@ class TestEvents:
         ("JOB_SECONDS", "soon", "JOB_SECONDS"),
         ("JOB_MAX_ATTEMPTS", "0", "JOB_MAX_ATTEMPTS"),
         ("JOB_LEASE_SECONDS", "nan", "JOB_LEASE_SECONDS"),
+        ("REDIS_URL", "localhost:6379", "REDIS_URL must begin with one of redis://"),
+        ("REDIS_URL", "redis://127.0.0.1:port/0", "REDIS_URL has a port that is no number"),
+        ("REDIS_URL", "redis://one:6379,two:6379/0", "REDIS_URL has several hosts"),
+        ("REDIS_URL", "redis+sentinel://127.0.0.1:26379", "REDIS_URL must end with the primary's name"),
+        ("REDIS_URL", "redis+sentinel://127.0.0.1:26379/mymaster/first", "REDIS_URL must end with the primary's name"),
+        ("REDIS_WAIT_REPLICAS", "-1", "REDIS_WAIT_REPLICAS"),
+        ("REDIS_WAIT_FSYNC", "yes", "REDIS_WAIT_FSYNC='yes' must be 0 or 1, false or true"),
     ],
 )
 def test_a_worker_with_a_setting_that_cannot_be_used_refuses_to_start(

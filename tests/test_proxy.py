@@ -158,3 +158,33 @@ def _connected_to(port: int) -> socket.socket:
         except ConnectionRefusedError:
             assert time.monotonic() < ends_at
             time.sleep(0.01)
+
+
+def test_a_connection_that_falls_silent_stays_open_and_the_next_one_is_heard(proxy, connected):
+    proxy.silence()
+    connected.client.sendall(b"request")
+    connected.server.sendall(b"answer")
+    while proxy.dropped < 2:
+        time.sleep(0.01)
+    next_one = Connected(proxy)
+    with closing(next_one.client), closing(next_one.server):
+        next_one.client.sendall(b"request")
+        assert received(next_one.server, 7) == b"request"
+    for end in (connected.client, connected.server):
+        end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            end.recv(1)
+
+
+def test_what_goes_to_a_replica_has_a_delay_of_its_own(proxy, connected):
+    proxy.replication_delay_s = 0.3
+    connected.client.sendall(b"*3\r\n$5\r\nPSYNC\r\n")
+    assert received(connected.server, 15)
+    began_at = time.monotonic()
+    connected.server.sendall(b"a write")
+    other = Connected(proxy)
+    with closing(other.client), closing(other.server):
+        other.server.sendall(b"an answer")
+        assert received(other.client, 9) == b"an answer"
+    assert received(connected.client, 7) == b"a write"
+    assert time.monotonic() - began_at >= 0.3

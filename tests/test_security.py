@@ -189,9 +189,15 @@ class TestRedisUsers:
     def test_a_user_has_the_commands_and_keys_of_its_scripts_and_no_other(self, user: str) -> None:
         rules = redis_users.rules()[user].split()
         texts = [_script(name).text for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
+        waits = ["+@blocking", "-@read", "-@write"] if user in ("submitter", "worker") else []
+        if waits:
+            texts.append(_script("touch").text)
         commands = {c.lower() for text in texts for c in re.findall(r"\b(?:call|pcall|read|write)\('(\w+)'", text)}
-        commands |= {"evalsha", "script|load"} | ({"subscribe", "unsubscribe"} if user in FOLLOWING else set())
-        assert {rule[1:] for rule in rules if rule.startswith("+")} == commands
+        commands |= {"evalsha", "role", "script|load"} | ({"wait"} if waits else set())
+        commands |= {"subscribe", "unsubscribe"} if user in FOLLOWING else set()
+        given = [rule for rule in rules if rule[0] in "+-"]
+        assert given[: len(waits)] == waits, "what is taken away comes before what is given"
+        assert {*given[len(waits) :]} == {f"+{name}" for name in commands}
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
         kind = "%R~" if user == "reader" else "~"
         assert {rule for rule in rules if "~" in rule} == {kind + key for key in keys}

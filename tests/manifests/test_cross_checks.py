@@ -147,7 +147,7 @@ def test_the_manifests_set_what_the_code_reads(overlay: str) -> None:
     read = {field.name.upper() for field in fields(Settings)}
     found_by_the_worker_itself, set_by_knative = "WORKER_IP", "K_SERVICE"
     by_the_name_of_the_service = {"FUNCTION_TARGET", "FUNCTION_SOURCE"}
-    by_service, by_secret = {"REDIS_USERNAME", "REDIS_PASSWORD"}, {"API_TOKENS"}
+    by_service, by_secret = {"REDIS_USERNAME", "REDIS_PASSWORD"}, {"API_TOKENS", "REDIS_SENTINEL_PASSWORD"}
     assert {*settings(overlay)} == read - by_service - by_secret - {
         found_by_the_worker_itself,
         set_by_knative,

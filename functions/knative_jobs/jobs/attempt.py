@@ -10,10 +10,9 @@ import time
 from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from knative_jobs.jobs import announcement, outbox
-from knative_jobs.runtime import tracing
+from knative_jobs.runtime import redis_url, tracing
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
@@ -91,12 +90,16 @@ def worker_ip() -> str:
     """Return the address that this worker is known by."""
     if settings().worker_ip:
         return settings().worker_ip
-    redis_at = urlsplit(settings().redis_url)
-    host, port = redis_at.hostname or "127.0.0.1", redis_at.port or 6379
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(address)  # sends nothing: only chooses the interface
-        return str(probe.getsockname()[0])
+    unresolved: OSError | None = None
+    for host, port in redis_url.parse(settings().redis_url).nodes or [("127.0.0.1", 6379)]:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.connect(address)  # sends nothing: only chooses the interface
+                return str(probe.getsockname()[0])
+        except OSError as error:  # of several Sentinels one may be gone, and its name with it
+            unresolved = error
+    raise UnavailableError("No host of REDIS_URL has an address.") from unresolved
 
 
 def _span(held: state.Claim) -> AbstractContextManager[tracing.Span]:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator
 
 from knative_jobs.jobs import lifecycle
-from knative_jobs.runtime.errors import InvalidError, JobError
+from knative_jobs.runtime.errors import InvalidError, JobError, UnavailableError
 from knative_jobs.runtime.greenlets import wait_for
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import subscriptions
 
 ENDED = ("complete", "failed", "cancelled")
 MAX_WAIT_SECONDS = 60
+AWAY_SECONDS = 1
+"""The pause before the record is read again while Redis is away, as during a failover."""
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
@@ -28,7 +30,9 @@ def until_ended(job_id: str | None, wait: str | None) -> bytes:
     record = lifecycle.record(job_id)
     if wait is not None and (seconds := _seconds(wait)) and not ended(record):
         for found in records(lifecycle.parse_id(job_id), seconds, pause_s=seconds):
-            record = found or record
+            if found and ended(found):
+                return found
+        record = lifecycle.record(job_id)  # what has changed while Redis was away was not heard of
     return record
 
 
@@ -47,11 +51,11 @@ def records(job_id: str, seconds: float, pause_s: float) -> Iterator[bytes | Non
     Args:
         job_id: the job.
         seconds: how long to go on at most. It also ends when this process is told to stop.
-        pause_s: None is yielded after so many seconds without a change.
+        pause_s: None is yielded after so many seconds without a change, and while Redis is away.
 
     Raises:
         NotFoundError: there is no such job, or its retention is over.
-        UnavailableError: Redis is away.
+        UnavailableError: Redis is away as this begins.
     """
     ends_at = time.monotonic() + seconds
     changed = wait_for(subscriptions.subscribe(job_id))
@@ -62,7 +66,13 @@ def records(job_id: str, seconds: float, pause_s: float) -> Iterator[bytes | Non
                 yield None
                 continue
             changed.clear()
-            record = lifecycle.record(job_id)
+            try:
+                record = lifecycle.record(job_id)
+            except UnavailableError:
+                yield None
+                wait_for(asyncio.sleep(AWAY_SECONDS))
+                changed.set()
+                continue
             if record != known:
                 known = record
                 yield record

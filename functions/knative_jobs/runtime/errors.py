@@ -7,7 +7,10 @@ JobError
 +-- KeyReusedError      an idempotency key came back with another request
 +-- QueueFullError      too many jobs wait already
 +-- UnavailableError    Redis is away, or takes no writes
++-- UnconfirmedError    too few replicas have what was written
 """
+
+from typing import Any
 
 
 class JobError(Exception):
@@ -36,3 +39,12 @@ class QueueFullError(JobError):
 
 class UnavailableError(JobError):
     """Redis is away, or takes no writes. Nothing was changed, or the change can be repeated safely."""
+
+
+class UnconfirmedError(JobError):
+    """Something was changed, and a failover may undo it: fewer replicas than REDIS_WAIT_REPLICAS have it so far."""
+
+    def __init__(self, message: str, replies: list[Any]) -> None:
+        super().__init__(message)
+        self.replies = replies
+        """What Redis replied to the change."""

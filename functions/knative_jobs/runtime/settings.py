@@ -5,10 +5,12 @@ does not fit stops the start with a message that names the variable.
 """
 
 import os
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
+
+from knative_jobs.runtime import public_url, redis_url
 
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
@@ -16,15 +18,16 @@ AtLeast1 = Annotated[int, 1]
 WholeAtLeast0 = Annotated[int, 0]
 Positive = Annotated[float, 0.1]
 
-Url = Annotated[str, "url"]
+# A text, and what raises a ValueError where it cannot be used.
+RedisUrl = Annotated[str, redis_url.parse]
+PublicUrl = Annotated[str, public_url.check]
 
 Statuses = frozenset[str]
 
 ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
 """The words of JOB_EVENTS, and the status that each stands for."""
 
-_URL = re.compile(r"https?://([\w.~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[\w.~/-]*)?", re.ASCII)
-_SECRET = {"REDIS_PASSWORD", "API_TOKENS"}
+_SECRET = {"REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD", "API_TOKENS"}
 
 
 class InvalidSettingError(SystemExit):
@@ -35,19 +38,27 @@ class InvalidSettingError(SystemExit):
 class Settings:
     """Durations are in seconds."""
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    """Where the state is: `redis://`, or `rediss://` for TLS."""
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    """Where the state is: one server, or the Sentinels that know which server is the primary. See `redis_url`."""
     redis_username: str = ""
     """The Redis user of this kind of function. Empty: the user `default`."""
     redis_password: str = ""
     """Kept apart from the URL, so that a Secret can hold it and no log shows it."""
+    redis_sentinel_username: str = ""
+    """The user of the Sentinels themselves, which have users of their own. Empty: the user `default`."""
+    redis_sentinel_password: str = ""
+    """Its password. Empty: they ask for none."""
+    redis_wait_replicas: WholeAtLeast0 = 0
+    """A change is acknowledged once so many replicas of Redis have it, so that a failover does not lose it."""
+    redis_wait_fsync: bool = False
+    """A change is acknowledged once it is on the disk of the primary, and of so many replicas. Needs Redis 7.2."""
     k_sink: str = ""
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
     k_sink_token_file: str = ""
     """A file with the OIDC token that goes with each event. Empty: none goes."""
     job_events: Statuses = frozenset(ENDINGS.values())
     """The statuses with which a job ends and is announced for it. JOB_EVENTS names them with the words of ENDINGS."""
-    public_url: Url = ""
+    public_url: PublicUrl = ""
     """The one address that all routes are behind, for the links in answers. Empty: each Service has a host of its own
     where Knative runs it, elsewhere all are on the host that was asked for."""
     trust_proxy: bool = False
@@ -119,11 +130,11 @@ def _parse(name: str, hint: type, text: str) -> Any:
         return text
     if hint is bool:
         return _flag(name, text)
-    if hint == Url:
-        return _url(name, text)
     if hint == Statuses:
         return _statuses(name, text)
     number, least = get_args(hint)
+    if number is str:
+        return _checked(name, least, text)
     try:
         value: float = number(text)
     except ValueError:
@@ -134,16 +145,18 @@ def _parse(name: str, hint: type, text: str) -> Any:
     return value
 
 
+def _checked(name: str, check: Callable[[str], object], text: str) -> str:
+    try:
+        check(text)
+    except ValueError as error:
+        raise InvalidSettingError(f"{name.upper()} {error}") from None
+    return text
+
+
 def _flag(name: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise InvalidSettingError(f"{name.upper()}={text!r} must be true or false")
-    return text == "true"
-
-
-def _url(name: str, text: str) -> str:
-    if not _URL.fullmatch(text):
-        raise InvalidSettingError(f"{name.upper()}={text!r} must be http://HOST or https://HOST, maybe with a path")
-    return text.rstrip("/")
+    if text not in ("0", "1", "false", "true"):
+        raise InvalidSettingError(f"{name.upper()}={text!r} must be 0 or 1, false or true")
+    return text in ("1", "true")
 
 
 def _statuses(name: str, text: str) -> Statuses:

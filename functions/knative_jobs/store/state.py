@@ -2,17 +2,21 @@
 
 Every change is one Lua script (`lua/prelude.lua` names the keys), so it happens as a whole or not at all.
 
-All functions raise UnavailableError when Redis is away or takes no writes.
+All functions raise UnavailableError when Redis is away or takes no writes; `submit`, `cancel` and `retry` also raise
+UnconfirmedError when too few replicas have what they wrote.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from knative_jobs.runtime.errors import UnconfirmedError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import run, run_all
 
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
 PURGED_AT_ONCE = 1000
+Call = tuple[Any, ...]
+"""A script's name and arguments."""
 _PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
 
 
@@ -101,7 +105,7 @@ def submit(
     """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
     fields = [field for job in jobs for field in job]
     known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
-    reply = run("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields)
+    reply = _run_confirmed(("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields))
     return [word.decode() if isinstance(word, bytes) else word for word in reply]
 
 
@@ -111,7 +115,8 @@ def claim(job_id: str, worker_ip: str) -> Claim | str:
     Returns:
         The claim, or `none` when no job is due.
     """
-    return _claim(run("claim", job_id, settings().job_lease_seconds, worker_ip))
+    call = ("claim", job_id, settings().job_lease_seconds, worker_ip)
+    return _claim(run_all([call], confirmed=True, undo=_release)[0])
 
 
 def renew(held: Claim, progress: str = "", message: str = "") -> str:
@@ -139,18 +144,22 @@ def finish(
         The job's status now, or `refused`; and what `claim` returns, `none` when that was not asked for.
     """
     s = settings()
-    calls: list[tuple[Any, ...]] = [
+    calls: list[Call] = [
         ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, *_on_end()),
     ]
     if next_for:
         calls.append(("claim", "", s.job_lease_seconds, next_for))
-    status, *claimed = run_all(calls, tries=int(s.job_lease_seconds) + 5)
+    tries = int(s.job_lease_seconds) + 5
+    try:
+        status, *claimed = run_all(calls, tries, confirmed=True, undo=_release)
+    except UnconfirmedError as error:
+        status, *claimed = _insist(calls[0], tries, error)
     return status.decode(), _claim(claimed[0]) if claimed else "none"
 
 
 def cancel(job_id: str) -> tuple[str, str]:
     """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now."""
-    before, *now = run("cancel", job_id, *_on_end())
+    before, *now = _run_confirmed(("cancel", job_id, *_on_end()))
     return before.decode(), now[0].decode() if now else ""
 
 
@@ -160,7 +169,7 @@ def retry(job_id: str) -> tuple[str, int, int]:
     Returns:
         Its status before (`unknown` for no such job), the attempts so far, and how many jobs are due.
     """
-    before, *now = run("retry", job_id)
+    before, *now = _run_confirmed(("retry", job_id))
     attempts, due = now[1:] or (0, 0)
     return before.decode(), attempts, due
 
@@ -293,6 +302,36 @@ def _numbers(flat: list[Any]) -> dict[str, int]:
 def _is_count(number: int | bytes) -> bool:
     """Tell a count from what somebody else has put into its place."""
     return isinstance(number, int) or (number.isdigit() and len(number) < 20)
+
+
+def _run_confirmed(call: Call) -> Any:
+    """Run a script and have it confirmed, unless its reply says that there was nothing to do."""
+    try:
+        return run_all([call], confirmed=True)[0]
+    except UnconfirmedError as error:
+        (reply,) = error.replies
+        if reply[0] in (b"full", b"reused", b"unknown"):
+            return reply
+        raise
+
+
+def _insist(call: Call, tries: int, error: UnconfirmedError) -> list[Any]:
+    """Run a script again until it is confirmed. What is not confirmed in the end may be lost, and is done once more."""
+    for _ in range(tries):
+        try:
+            return run_all([call], tries, confirmed=True)
+        except UnconfirmedError as another:
+            error = another
+    return error.replies[:1]
+
+
+def _release(replies: list[Any]) -> list[Call]:
+    """Return what hands back the job that the last of these replies claims.
+
+    A claim that is not confirmed is given up: after a failover another may get the same job with the same attempt.
+    """
+    held = _claim(replies[-1]) if isinstance(replies[-1], list) else None
+    return [("finish", held.id, held.attempt, "released", "", 0, 0, *_on_end())] if isinstance(held, Claim) else []
 
 
 def _on_end() -> tuple[float, str]:

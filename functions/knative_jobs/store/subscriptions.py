@@ -11,7 +11,7 @@ from typing import Any
 from knative_jobs.runtime import shutdown
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.greenlets import in_background
-from knative_jobs.store.connection import NO_ANSWER, connect
+from knative_jobs.store.connection import CHECK_SECONDS, NO_ANSWER, REFUSAL, ROLE, check_soon, connect, is_replica
 
 RECONNECT_SECONDS = 0.5
 
@@ -19,8 +19,8 @@ RECONNECT_SECONDS = 0.5
 async def subscribe(job_id: str) -> asyncio.Event:
     """Return an event that is set whenever the job may have changed; clear it before reading the job.
 
-    It is set for the first time once no further change can be missed, and again after each change, after a break of
-    the connection, and when this process is told to stop.
+    It is set for the first time once no further change can be missed, and again after each change, once there is
+    another connection after one that broke or led to an old primary, and when this process is told to stop.
 
     Raises:
         UnavailableError: Redis is away.
@@ -57,8 +57,7 @@ class _Listener:
             changed.set()
         try:
             if not self._connection:
-                self._connecting = self._connecting or in_background(self._connect())
-                await asyncio.shield(self._connecting)
+                await self._connected()
             if channel not in self._asked_for:
                 await self._ask_for(self._connection, channel)
         except NO_ANSWER as error:
@@ -77,40 +76,66 @@ class _Listener:
                     # At once, or it might come after the next SUBSCRIBE.
                     await self._connection.send_command("UNSUBSCRIBE", channel, check_health=False)
 
+    async def _connected(self) -> None:
+        self._connecting = self._connecting or in_background(self._connect())
+        await asyncio.shield(self._connecting)
+
     async def _connect(self) -> None:
         """Connect, and subscribe to all that somebody waits for."""
         try:
-            connection = await connect(protocol=2)
+            connection = await connect()
             if self._waiting:
                 await self._ask_for(connection, *self._waiting)
+        except NO_ANSWER:
+            self._asked_for.clear()
+            raise
         finally:
             self._connecting = None
         self._connection = connection
-        in_background(self._read())
+        in_background(self._keep(connection))
 
     async def _ask_for(self, connection: Any, *channels: bytes) -> None:
         self._asked_for.update(channels)
         await connection.send_command("SUBSCRIBE", *channels, check_health=False)
 
-    async def _read(self) -> None:
-        connection = self._connection
-        try:
-            while True:
-                kind, channel, _ = await connection.read_response()
-                if kind == b"subscribe":
-                    self._confirmed.add(channel)
-                if kind != b"unsubscribe":
-                    self._wake(channel)
-        except NO_ANSWER:
-            self._connection = None
-            self._asked_for.clear()
-            self._confirmed.clear()
+    async def _keep(self, connection: Any) -> None:
+        """Listen to a connection, and have another after it while somebody waits."""
+        with suppress(*NO_ANSWER):
+            await self._listen(connection)
+        await connection.disconnect(nowait=True)
+        check_soon()  # who is woken shall not read what is old
+        self._connection = None
+        self._asked_for.clear()
+        self._confirmed.clear()
         while self._waiting and not self._connection:
             await asyncio.sleep(RECONNECT_SECONDS)
+            with suppress(*NO_ANSWER):
+                await self._connected()
+
+    async def _listen(self, connection: Any) -> None:
+        """Wake those who wait, until the connection breaks, does not answer any more, or leads to a replica."""
+        asked = False
+        while True:
             try:
-                await self._connect()
-            except NO_ANSWER:
-                self._wake(*self._waiting)  # they will find out, each for itself
+                heard = await connection.read_response(push_request=True, timeout=CHECK_SECONDS)
+            except REFUSAL:  # this user may subscribe, and not ask for the role
+                heard = []
+            match heard:
+                case None if asked:
+                    return
+                case None:
+                    if self._waiting:
+                        asked = True
+                        await connection.send_command(*ROLE, check_health=False)
+                case [b"message" | b"subscribe" | b"unsubscribe" as kind, channel, _]:
+                    if kind == b"subscribe":
+                        self._confirmed.add(channel)
+                    if kind != b"unsubscribe":
+                        self._wake(channel)
+                case role:
+                    asked = False
+                    if is_replica(role):
+                        return
 
     def _wake(self, *channels: bytes) -> None:
         for channel in channels:

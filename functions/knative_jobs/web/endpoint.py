@@ -30,6 +30,7 @@ _STATUS_OF = {
     errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.UnconfirmedError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _METHODS = set(HTTPMethod)
 _TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -230,6 +231,6 @@ class _Answer(Response):
 
 def _problem_of(error: errors.JobError, request: Request) -> Response:
     status = _STATUS_OF[type(error)]
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, errors.UnavailableError | errors.UnconfirmedError):
         _log.warning("%s %s", error, error.__cause__ or "", extra=_about(request))
     return problem(status, str(error), {"Retry-After": RETRY_AFTER_SECONDS} if status in _TRY_AGAIN else None)

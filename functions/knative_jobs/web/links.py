@@ -35,7 +35,7 @@ def service_of(route: str) -> str:
 @lru_cache(maxsize=256)
 def _address(scheme: str, host: str, service: str) -> str:
     """Return where a Service is. An empty one is where the request came to."""
-    public, own = settings().public_url, settings().k_service
+    public, own = settings().public_url.rstrip("/"), settings().k_service
     if public or not host:
         return public
     label = _LABEL.match(host)[0]  # type: ignore[index]
