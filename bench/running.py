@@ -102,7 +102,8 @@ def function(
         "REDIS_URL": f"redis://{HOST}:{redis_port}/0",
         **settings,
     }
-    command = instance.command(FUNCTIONS / "knative_jobs" / "server" / "app.py", HOST, port)
+    interface = settings.get("GRANIAN_INTERFACE", "asgi")
+    command = instance.command(FUNCTIONS / "knative_jobs" / "server" / "app.py", HOST, port, interface)
     if plain:
         options = ["--interface", "wsgi", "--no-ws", "--blocking-threads", "4", "--log-level", "error"]
         command = [sys.executable, "-P", "-m", "granian", *options, "--port", str(port), "functions_framework:app"]

@@ -168,7 +168,7 @@ def _documents(base: Path) -> list[Manifest]:
 def _is_function(manifest: Manifest) -> bool:
     """Tell whether a Service runs our image. Others are for a cluster alone."""
     [container] = manifest["spec"]["template"]["spec"]["containers"]
-    return bool(container["image"] == IMAGE)
+    return bool(container.get("image", IMAGE) == IMAGE)
 
 
 def _service(manifest: Manifest) -> Service:
