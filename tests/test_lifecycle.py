@@ -6,7 +6,7 @@ They run in a real Redis. Only the clock in them is replaced, so that time can j
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from knative_jobs.store.state import Claim, Ended
 from knative_jobs.web import overview
 from tests.conftest import Redis
 
-LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY = 10, 100, 3, 6, 5, 8
+LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY, RELEASES = 10, 100, 3, 6, 5, 8, 2
 ENDED = {"complete", "failed", "cancelled"}
 ANNOUNCED = {"complete", "cancelled"}
 STATUSES = ("submitted", "in-progress", "complete", "failed", "cancelled")
@@ -41,18 +41,22 @@ class Job:
     lease: float = 0
     removed: float = 0
     outbox: float | None = None
+    releases: int = 0
+    ended: list[tuple[int, str]] = field(default_factory=list)
     cancel_requested: bool = False
     result: str | None = None
 
 
 class Life(RuleBasedStateMachine):
     redis: Redis
+    max_running = 0
     ids = Bundle("ids")
     claims = Bundle("claims")
     ends = Bundle("ends")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(max_running=strategies.sampled_from([0, 1, 2]))
+    def begin(self, max_running: int) -> None:
+        Life.max_running = max_running
         self.redis.client.flushall()
         self.now = 1_000_000_000.0
         self.jobs: dict[str, Job] = {}
@@ -98,7 +102,7 @@ class Life(RuleBasedStateMachine):
                 job.due = self.now
             elif missing == "leases":
                 job.lease = self.now + LEASE
-            elif missing == "retention":
+            elif missing == "retention" and job.status in ENDED:
                 job.removed = self.now + RETENTION
 
     @rule(job_id=consumes(ids))
@@ -106,9 +110,9 @@ class Life(RuleBasedStateMachine):
         if job_id in self.jobs:
             self.redis.client.delete(f"job.{job_id}")
             assert state.record(job_id) is None
-            del self.jobs[job_id]
+            lost = self.jobs.pop(job_id)
             self.tokens.pop(job_id, None)
-            self.claimed_the_oldest(state.claim(job_id, "A"))
+            self.claimed_the_oldest(state.claim(job_id, "A"), leases=lost.status == "in progress")
             assert state.check(10_000).removed == [job_id]
             assert state.check(10_000) == ([], [], [])
 
@@ -139,6 +143,8 @@ class Life(RuleBasedStateMachine):
         if job and job.status != "submitted":
             self.happened("duplicates")
         held = state.claim(job_id, worker)
+        if held == "full":
+            return self.claimed_the_oldest(held)
         if isinstance(held, Claim) and held.id == job_id:
             assert job
             assert job.status == "submitted"
@@ -153,7 +159,12 @@ class Life(RuleBasedStateMachine):
     def claim_the_oldest(self, worker: str) -> Any:
         return self.claimed_the_oldest(state.claim("", worker))
 
-    def claimed_the_oldest(self, held: Claim | str) -> Any:
+    def claimed_the_oldest(self, held: Claim | str, leases: int = 0) -> Any:
+        """Compare a claim with the model, where there are `leases` more than jobs in progress."""
+        running = leases + sum(job.status == "in progress" for job in self.jobs.values())
+        assert (held == "full") == (0 < self.max_running <= running)
+        if held == "full":
+            return multiple()
         due = {i: job.due for i, job in self.jobs.items() if job.status == "submitted" and job.due < self.now + 1e-3}
         if isinstance(held, str):
             assert held == "none"
@@ -203,11 +214,15 @@ class Life(RuleBasedStateMachine):
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
-        elif outcome == "released":
-            self.wait(job, self.now)
-        elif outcome == "cancelled":
+        elif outcome == "cancelled" or (outcome == "released" and job.cancel_requested):
+            job.ended.append((job.attempt, "cancelled"))
             self.end(job, "cancelled")
+        elif outcome == "released" and job.releases < RELEASES:
+            job.releases += 1
+            job.ended.append((job.attempt, "released"))
+            self.wait(job, self.now)
         else:
+            job.ended.append((job.attempt, "HandedBack" if outcome == "released" else "error"))
             self.fail(job, DELAY, final=outcome == "failed")
         assert job is None or status == job.status
 
@@ -250,6 +265,7 @@ class Life(RuleBasedStateMachine):
         if job and job.status in ("failed", "cancelled"):
             assert attempts == job.attempt
             job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
+            job.releases = 0
             self.wait(job, self.now)
             self.happened("retried")
 
@@ -263,7 +279,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def reclaim(self) -> None:
-        taken = {job_id: status for job_id, status, _ in state.reclaim('"lease expired"')}
+        taken = {job_id: status for job_id, status, _ in state.reclaim('{"type": "LeaseExpired"}')}
         for job_id, job in self.jobs.items():
             if job.status == "in progress" and job.lease <= self.now - 1e-3:
                 assert job_id in taken
@@ -271,6 +287,7 @@ class Life(RuleBasedStateMachine):
                 assert job.status == "in progress"
                 assert job.lease <= self.now + 1e-3, "never before its lease is over"
                 self.happened("lease-losses")
+                job.ended.append((job.attempt, "LeaseExpired"))
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
 
@@ -350,6 +367,9 @@ class Life(RuleBasedStateMachine):
             assert job_id in by_status[job.status.replace(" ", "-")]
             assert int(record.get("attempt", 0)) == job.attempt
             assert int(record.get("failures", 0)) == job.failures
+            assert int(record.get("releases", 0)) == job.releases
+            told = [(end["attempt"], end["why"]) for end in json.loads(record.get("attempts-ended", "[]"))]
+            assert told == job.ended[-10:]
             assert record.get("result") == job.result
             assert ("finished-at" in record) == (job.status in ENDED)
             assert ("cancel-requested-at" in record) == (job.cancel_requested and job.status != "complete")
@@ -414,7 +434,8 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     loaded: dict[str, Any] = {}
     for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
-        monkeypatch.setattr(f"{module}.settings", lambda: settings_)
+        monkeypatch.setattr(f"{module}.settings", lambda: replace(settings_, job_max_running=Life.max_running))
+    monkeypatch.setattr(state, "MAX_RELEASES", RELEASES)
     monkeypatch.setattr(connection, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
     connection._own.cache_clear()
     Life.redis = store

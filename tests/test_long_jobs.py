@@ -4,6 +4,7 @@ The Broker and the JobSink are those of local mode. No sweeper runs but where a 
 """
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 LONG_JOBS = (manifests.BASE, manifests.COMPONENTS / "long-jobs")
 PENDING = 4
+STEPS = (("started-at", 1), ("finished-at", -1))
+"""What each moment in a record means for the number of jobs in progress."""
 
 
 class Sink:
@@ -143,6 +146,16 @@ class TestEachJobIsAnnounced:
         for _ in range(3):
             start("sweeper", **broker.settings, SWEEP_SECONDS="0").ready().request("POST")
         assert len(broker.ids) == PENDING + 1, "one has made room for another; the rest wait"
+
+    def test_with_job_max_running_only_what_may_begin_gets_a_process(self, start: Start, sink, store: Redis) -> None:
+        broker = sink(JOB_MAX_RUNNING="2")
+        jobs = start("jobs", **broker.settings, JOB_MAX_RUNNING="2").ready()
+        ids = submit(jobs, *["sleep 0.3"] * 3 * PENDING)
+        eventually(lambda: store.client.zcard("jobs.complete") == len(ids), within_s=90)
+        assert len(broker.ids) == len(ids), "no process found that it may not begin, and none was missing"
+        changes = [(store.record(job_id)[at], step) for job_id in ids for at, step in STEPS]
+        running = list(itertools.accumulate(step for _, step in sorted(changes)))
+        assert max(running) == 2
 
     def test_one_that_nobody_claims_is_announced_again_at_doubling_intervals(
         self, start: Start, sink, store: Redis

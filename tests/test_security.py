@@ -179,6 +179,7 @@ class TestRedisUsers:
         """Whether Redis refuses a call within the script."""
         sha = reader.script_load(_script(script.stem).text)
         given = {"submit": [9, "", "", 9, "", "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
+        given["claim"] = [job_id, 30, "", 0]
         try:
             reader.evalsha(sha, 0, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
         except redis.ResponseError as error:

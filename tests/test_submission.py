@@ -115,6 +115,24 @@ class TestIdempotencyKey:
                 answers = list(threads.map(post, [f"round {round_}"] * 8))
             assert len({job["id"] for job in answers}) == 1
 
+    def test_a_repetition_after_the_retention_says_so_and_submits_nothing(
+        self, endpoint: Start, start: Start, store: Redis
+    ) -> None:
+        worker = start("worker", JOB_SECONDS="0", JOB_RETENTION_SECONDS="0.1", WORKER_DRAIN_SECONDS="0").ready()
+        body = f"[{JOB}, {JOB}]"
+        first, second = self.post(endpoint, body, "k")[1]
+        worker.deliver(first["id"])
+        eventually(lambda: endpoint("sweeper").request("POST").status == 204 and not store.record(first["id"]))
+        assert self.post(endpoint, body, "k") == (202, [first, second], "true"), "one is left, so its id is of use"
+        worker.deliver(second["id"])
+        eventually(lambda: endpoint("sweeper").request("POST").status == 204 and not store.record(second["id"]))
+        status, problem, _ = self.post(endpoint, body, "k")
+        assert (status, problem["status"]) == (410, 410)
+        assert "take a new key" in problem["detail"]
+        assert self.post(endpoint, JOB, "k")[0] == 422
+        assert store.client.zcard("jobs.incomplete") == 0
+        assert self.post(endpoint, body, "another")[0] == 202
+
     def test_a_key_may_not_be_endless(self, endpoint: Start, store: Redis) -> None:
         assert self.post(endpoint, JOB, "k" * 256)[0] == 400
 

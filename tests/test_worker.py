@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, Function, Redis, Start, eventually
+from tests.conftest import PATIENCE_S, Function, Receiver, Redis, Start, eventually
 
 
 @pytest.fixture
@@ -409,6 +409,75 @@ class TestDrain:
         assert (job["status"], job["attempt"]) == ("submitted", 1)
         assert "failures" not in job, "it was not the job's fault"
 
+    def test_but_not_for_ever(
+        self, worker: Start, submit, status, effects: Path, store: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = submit("sleep 60")
+        store.client.hset(f"job.{job_id}", "releases", 9)
+        for n in (1, 2):
+            function = worker(WORKER_GRACE_SECONDS="0", JOB_LEASE_SECONDS="60", JOB_BACKOFF_SECONDS="0")
+            thread = deliver_soon(function, job_id)
+            eventually(lambda n=n: begun(effects)[job_id] == n)
+            function.process.terminate()
+            assert function.process.wait(PATIENCE_S) == 0
+            thread.join()
+        job = status(job_id)
+        assert (job["status"], job["releases"], job["failures"]) == ("submitted", 10, 1)
+        assert job["error"]["type"] == "HandedBack"
+        assert "WORKER_GRACE_SECONDS" in job["error"]["message"]
+        assert [(end["attempt"], end["why"], end["worker-ip"]) for end in job["attempts-ended"]] == [
+            (1, "released", "127.0.0.1"),
+            (2, "HandedBack", "127.0.0.1"),
+        ]
+        assert all(end["started-at"] <= end["ended-at"] for end in job["attempts-ended"])
+
+
+class TestMaxRunning:
+    """JOB_MAX_RUNNING holds over all workers, and no job waits for the sweeper because of it."""
+
+    def test_no_more_jobs_are_in_progress_at_once_and_all_get_done(self, worker: Start, submit, status) -> None:
+        workers = [worker(JOB_MAX_RUNNING="2", WORKER_IP=f"127.0.0.{n}") for n in (1, 2, 3, 4)]
+        jobs = [submit("sleep 0.1") for _ in range(16)]
+        threads = [deliver_soon(function, job_id) for job_id in jobs for function in workers]
+        eventually(lambda: all(status(job_id)["status"] == "complete" for job_id in jobs), 60)
+        for thread in threads:
+            thread.join()
+        records = [status(job_id) for job_id in jobs]
+        moments = sorted(change for job in records for change in ((job["started-at"], 1), (job["finished-at"], -1)))
+        running = [sum(step for _, step in moments[: n + 1]) for n in range(len(moments))]
+        assert max(running) == 2
+        assert all(job["attempt"] == 1 for job in records)
+
+    def test_a_worker_that_stops_announces_what_may_begin_now(self, worker: Start, submit, status) -> None:
+        announced = []
+        broker = Receiver(lambda _path, headers, _body: announced.append(headers["ce-subject"]) or 202)
+        first, second, third = submit("return"), submit("return"), submit("return")
+        function = worker(JOB_MAX_RUNNING="1", WORKER_DRAIN_SECONDS="0", K_SINK=broker.url, JOB_EVENTS="none")
+        assert function.deliver(first) == 204
+        eventually(lambda: announced)
+        broker.stop()
+        assert announced == [second]
+        assert [status(job_id)["status"] for job_id in (first, second, third)] == ["complete", "submitted", "submitted"]
+
+    def test_the_sweeper_announces_only_what_may_begin(self, worker: Start, start: Start, submit, status) -> None:
+        announced = []
+        broker = Receiver(lambda _path, headers, _body: announced.append(headers["ce-subject"]) or 202)
+        running, *waiting = [submit(what) for what in ("sleep 60", "return", "return")]
+        bound = {"JOB_MAX_RUNNING": "1", "JOB_LEASE_SECONDS": "4"}
+        function = worker(**bound)
+        thread = deliver_soon(function, running)
+        eventually(lambda: status(running)["status"] == "in progress")
+        sweeper = start("sweeper", **bound, K_SINK=broker.url, JOB_EVENTS="none", SWEEP_SECONDS="0").ready()
+        time.sleep(2.5)
+        assert sweeper.request("POST").status == 204
+        assert not announced
+        function.kill()
+        thread.join()
+        eventually(lambda: sweeper.request("POST").status == 204 and announced)
+        broker.stop()
+        assert set(announced) <= {*waiting, running}
+        assert len(announced) == 1, "one may begin, in the pass that takes the job of the dead worker back"
+
 
 class TestDeadLetters:
     def test_the_job_is_due_again_with_backoff_however_often_the_letter_comes(
@@ -449,7 +518,12 @@ def test_jobs_that_have_ended_are_removed_when_their_retention_is_over(
     worker(JOB_RETENTION_SECONDS="0.2").deliver(job_id)
     assert store.record(job_id)
     sweep_until(endpoint, lambda: not store.record(job_id))
-    assert {key for key in store.client.keys("*") if "jobs.minute." not in key} == {"jobs.last", "jobs.totals"}
+    assert {key for key in store.client.keys("*") if "jobs.minute." not in key} == {
+        "jobs.last",
+        "jobs.totals",
+        "jobs.clock",
+        "jobs.checked",
+    }
     assert endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").status == 404
 
 

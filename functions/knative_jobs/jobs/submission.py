@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from knative_jobs.jobs import announcement
 from knative_jobs.runtime import tracing
-from knative_jobs.runtime.errors import InvalidError, KeyReusedError, QueueFullError, UnavailableError
+from knative_jobs.runtime.errors import GoneError, InvalidError, KeyReusedError, QueueFullError, UnavailableError
 from knative_jobs.store import state
 
 MAX_BATCH = 1000
@@ -76,6 +76,7 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
 
     Raises:
         InvalidError: the idempotency key is too long.
+        GoneError: the key stands for this submission, and all its jobs have been removed after their retention.
         KeyReusedError: the key stands for another submission.
         QueueFullError: too many jobs wait already.
         UnavailableError: Redis is away, or takes no writes.
@@ -95,6 +96,11 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)
+        case "gone":
+            raise GoneError(
+                "The jobs of this Idempotency-Key have ended, and were removed when their retention was over. "
+                "To submit them once more, take a new key."
+            )
         case "reused":
             raise KeyReusedError("This Idempotency-Key stands for another submission; take a new key for a new one.")
         case "full":

@@ -4,6 +4,7 @@ JobError
 +-- InvalidError        the input is not what it must be
 +-- NotFoundError       there is no such job
 +-- ConflictError       the job's status does not allow it
++-- GoneError           the jobs that an idempotency key stands for have been removed
 +-- KeyReusedError      an idempotency key came back with another request
 +-- QueueFullError      too many jobs wait already
 +-- UnavailableError    Redis is away, or takes no writes
@@ -27,6 +28,10 @@ class NotFoundError(JobError):
 
 class ConflictError(JobError):
     """The job's status does not allow the transition."""
+
+
+class GoneError(JobError):
+    """The jobs that an idempotency key stands for have ended, and have been removed after their retention."""
 
 
 class KeyReusedError(JobError):

@@ -79,6 +79,8 @@ class Settings:
     """The longest one attempt may take."""
     job_max_attempts: AtLeast1 = 3
     """So many attempts may go wrong before the job is failed."""
+    job_max_running: Annotated[int, 0] = 0
+    """So many jobs may be in progress at once, over all workers and Revisions. 0: as many as there are workers."""
     job_backoff_seconds: AtLeast0 = 2
     """The wait before the second attempt; it doubles with each further one."""
     job_retention_seconds: Positive = 7 * 24 * 3600
@@ -91,7 +93,8 @@ class Settings:
     worker_drain_seconds: AtLeast0 = 30
     """How long a worker, once awake, goes on claiming due jobs within one request."""
     worker_grace_seconds: AtLeast0 = 20
-    """How long a running job may go on after SIGTERM before it is handed back."""
+    """How long a running job may go on after SIGTERM before it is handed back. Where most jobs take longer, they are
+    begun again whenever their worker is scaled down; see `store.state.MAX_RELEASES`."""
     worker_ip: str = ""
     """The worker's address as the record shows it. Empty: that of the interface that reaches Redis."""
     k_service: str = ""

@@ -6,6 +6,7 @@ All functions raise UnavailableError when Redis is away or takes no writes; `sub
 UnconfirmedError when too few replicas have what they wrote.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,16 @@ from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import run, run_all
 
 IDEMPOTENCY_KEY_SECONDS = 24 * 3600
+MAX_RELEASES = 10
+"""So often a job may be handed back because its worker is being stopped. Each time more counts as a failed attempt."""
 PURGED_AT_ONCE = 1000
+_HANDED_BACK = json.dumps(
+    {
+        "type": "HandedBack",
+        "message": f"its worker was stopped before the job was done, after {MAX_RELEASES} others; "
+        "give workers more WORKER_GRACE_SECONDS, or the job less to do",
+    }
+)
 Call = tuple[Any, ...]
 """A script's name and arguments."""
 _PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
@@ -113,10 +123,9 @@ def claim(job_id: str, worker_ip: str) -> Claim | str:
     """Claim the named job. Where it is not due, or `job_id` is empty, claim the job that has been due the longest.
 
     Returns:
-        The claim, or `none` when no job is due.
+        The claim; `none` when no job is due; `full` when JOB_MAX_RUNNING jobs are in progress.
     """
-    call = ("claim", job_id, settings().job_lease_seconds, worker_ip)
-    return _claim(run_all([call], confirmed=True, undo=_release)[0])
+    return _claim(run_all([_claim_call(job_id, worker_ip)], confirmed=True, undo=_release)[0])
 
 
 def renew(held: Claim, progress: str = "", message: str = "") -> str:
@@ -144,12 +153,13 @@ def finish(
         The job's status now, or `refused`; and what `claim` returns, `none` when that was not asked for.
     """
     s = settings()
-    calls: list[Call] = [
-        ("finish", held.id, held.attempt, outcome, payload, s.job_max_attempts, delay_s, *_on_end()),
-    ]
-    if next_for:
-        calls.append(("claim", "", s.job_lease_seconds, next_for))
     tries = int(s.job_lease_seconds) + 5
+    if outcome == "released":
+        payload = _HANDED_BACK
+    how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES)
+    calls: list[Call] = [("finish", held.id, held.attempt, *how)]
+    if next_for:
+        calls.append(_claim_call("", next_for))
     try:
         status, *claimed = run_all(calls, tries, confirmed=True, undo=_release)
     except UnconfirmedError as error:
@@ -215,7 +225,7 @@ def check(most: int = 1000) -> Checked:
 
 def overdue(for_s: float, most: int) -> tuple[int, list[Due]]:
     """Return how many jobs wait, run or are to be announced, and those due for longer than `for_s` seconds."""
-    open_jobs, *found = run("overdue", for_s, most)
+    open_jobs, *found = run("overdue", for_s, most, settings().job_max_running)
     return open_jobs, _due(found)
 
 
@@ -227,7 +237,7 @@ def announce(most: int, first_s: float, longest_s: float) -> list[Due]:
         first_s: a job that nobody claims is chosen again after so many seconds, then at doubling intervals.
         longest_s: the longest of these intervals.
     """
-    return _due(run("announce", most, first_s, longest_s))
+    return _due(run("announce", most, first_s, longest_s, settings().job_max_running))
 
 
 def outbox_take(most: int, hidden_for_s: float) -> list[Ended]:
@@ -331,13 +341,19 @@ def _release(replies: list[Any]) -> list[Call]:
     A claim that is not confirmed is given up: after a failover another may get the same job with the same attempt.
     """
     held = _claim(replies[-1]) if isinstance(replies[-1], list) else None
-    return [("finish", held.id, held.attempt, "released", "", 0, 0, *_on_end())] if isinstance(held, Claim) else []
+    how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES)
+    return [("finish", held.id, held.attempt, "released", _HANDED_BACK, *how)] if isinstance(held, Claim) else []
 
 
 def _on_end() -> tuple[float, str]:
     """Return for how long a job that ends is kept, and the statuses that are announced; none without a Broker."""
     s = settings()
     return s.job_retention_seconds, " ".join(sorted(s.job_events)) if s.k_sink else ""
+
+
+def _claim_call(job_id: str, worker_ip: str) -> Call:
+    s = settings()
+    return "claim", job_id, s.job_lease_seconds, worker_ip, s.job_max_running
 
 
 def _claim(reply: Any) -> Claim | str:

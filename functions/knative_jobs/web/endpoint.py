@@ -27,6 +27,7 @@ _STATUS_OF = {
     errors.InvalidError: HTTPStatus.BAD_REQUEST,
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
     errors.ConflictError: HTTPStatus.CONFLICT,
+    errors.GoneError: HTTPStatus.GONE,
     errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,12 +1,16 @@
 -- Chooses the due jobs that are to be announced to a JobSink, oldest first, and notes that they are announced.
 -- ARGV   1 the most jobs that may be announced and not claimed   2 announce one again after so many seconds
 --        3 the longest such interval: it doubles with each announcement
+--        4 how many jobs may be in progress at once; 0: any number
 -- Reply  {{id, attempts so far, record as JSON}, ...}
--- Guarantee  each job is chosen once when it has become due and there is room, and again only after the interval. A job
---            that is due anew (handed back, retried, postponed, taken back) counts as never announced.
+-- Guarantee  each job is chosen once when it has become due and there is room, and again only after the interval. No more are
+--            announced and not claimed than could be claimed now. A job that is due anew (handed back, retried, postponed,
+--            taken back) counts as never announced.
 
 local most, first, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
+local may_begin = room(tonumber(ARGV[4]))
+most = math.min(most, may_begin)
 local chosen, announced, pending = {}, {}, 0
 
 -- Returns whether the job is chosen: one without a record is not.
@@ -29,12 +33,13 @@ for i = 1, #noted, 2 do
     announced[id] = true
     pending = pending + 1
     local since = at - last  -- less than 0 where the clock went back
-    if since < 0 or since >= math.min(first * 2 ^ (times - 1), longest) then choose(id, due, times + 1) end
+    local again = since < 0 or since >= math.min(first * 2 ^ (times - 1), longest)
+    if again and #chosen < may_begin then choose(id, due, times + 1) end
   end
 end
 
 -- Those that are announced may all be among the first, so this looks at no more than `most`.
-for _, id in ipairs(read('ZRANGE', DUE, '-inf', at, 'BYSCORE', 'LIMIT', 0, most) or {}) do
+for _, id in ipairs(read('ZRANGE', DUE, '-inf', at, 'BYSCORE', 'LIMIT', 0, math.max(0, most)) or {}) do
   if pending >= most then break end
   if not announced[id] and choose(id, redis.call('ZSCORE', DUE, id), 1) then pending = pending + 1 end
 end

@@ -1,11 +1,13 @@
 -- Claims one job for a worker: the named one if it is due, else the one that has been due the longest.
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
+--        4 how many jobs may be in progress at once; 0: any number
 -- Reply  {id, attempt, failures, start, end, number-fields, traceparent}   claimed; attempt is the fencing token
 --        'none'   no job is due
--- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds. An entry
---            that is due and is no waiting job is removed.
+--        'full'   as many jobs are in progress as may be
+-- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds. There are
+--            never more leases than jobs that may be in progress. An entry that is due and is no waiting job is removed.
 
-local id, lease, worker_ip = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local id, lease, worker_ip, max_running = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local at = now()
 local at_text = stamp(at)
 
@@ -16,13 +18,15 @@ local function take(candidate)
   return found and found[1] == 'submitted' and found[3] and found[4] and found
 end
 
-local job
-if id ~= '' then
-  local due = read('ZSCORE', DUE, id)
-  -- A worker has the named job, or it has ended: its event is a duplicate, or came after another worker.
-  if not due and read_job(id) then count_only('duplicates') end
-  if due and tonumber(due) <= at then job = take(id) end
+local due = id ~= '' and read('ZSCORE', DUE, id)
+-- A worker has the named job, or it has ended: its event is a duplicate, or came after another worker.
+if id ~= '' and not due and read_job(id) then count_only('duplicates') end
+if room(max_running) <= 0 then
+  -- With a JobSink, the Kubernetes Job of this event ends now. Whoever makes room announces the job once more.
+  if due then write('HDEL', ANNOUNCED, id) end
+  return 'full'
 end
+local job = due and tonumber(due) <= at and take(id)
 for _ = 1, 100 do  -- more than one only where somebody removed records
   if job then break end
   id = (read('ZRANGE', DUE, '-inf', at_text, 'BYSCORE', 'LIMIT', 0, 1) or {})[1]

@@ -1,18 +1,19 @@
 -- Ends an attempt.
 -- ARGV   1 id   2 attempt
 --        3 outcome: 'complete', 'error' (try again while attempts are left), 'failed' (do not), 'cancelled',
---          or 'released' (handed back, as if it had not begun: no failure is counted)
+--          or 'released' (handed back, for the worker is being stopped)
 --        4 the result or the error, as JSON, or ''
 --        5 max_attempts   6 delay before the next attempt, in seconds   7 retention in seconds
 --        8 the statuses that are announced, with spaces between them
+--        9 max_releases: so often a job is handed back without harm; from then on it counts as a failed attempt
 -- Reply  the job's status now, or 'refused': the job is no longer this attempt's; nothing was changed
 -- Guarantee  only the holder of the current attempt ends it, once. The same call again, after an answer that was
 --            lost, gets the same answer while nobody else has changed the job. A job that ends is in the outbox, if its
---            status is announced, in the same step.
+--            status is announced, in the same step. An attempt that does not complete its job is told of in attempts-ended.
 
 local id, attempt, outcome, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_attempts, delay, retention = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local announced = ARGV[8]
+local announced, max_releases = ARGV[8], tonumber(ARGV[9])
 local job = holds(id, attempt, 'started-at', 'progress')
 if not job then
   local latest = read_job(id, 'attempt')
@@ -30,13 +31,18 @@ if outcome == 'complete' then
   observe('ran', math.max(0, at - (moment(job[4]) or at)), at)
   return 'complete'
 end
-if outcome == 'cancelled' then
-  finish(id, job, 'cancelled', at, retention, announced)
-  return 'cancelled'
-end
 if outcome == 'released' then
-  submit_again(id, job, at, 0)
-  return 'submitted'
+  local so_far = redis.call('HMGET', record_key(id), 'releases', 'cancel-requested-at')
+  local releases = whole(so_far[1]) + 1
+  if so_far[2] then outcome = 'cancelled'
+  elseif releases <= max_releases then
+    submit_again(id, job, at, 0, 'releases', releases, 'attempts-ended', with_ended(id, 'released', at))
+    return 'submitted'
+  end
+end
+if outcome == 'cancelled' then
+  finish(id, job, 'cancelled', at, retention, announced, 'attempts-ended', with_ended(id, 'cancelled', at))
+  return 'cancelled'
 end
 if outcome == 'failed' then max_attempts = 0 end
 return attempt_failed(id, job, payload, at, max_attempts, delay, retention, announced)

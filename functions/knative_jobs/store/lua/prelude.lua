@@ -116,6 +116,11 @@ local function read_job(id, ...)
   return fields and fields[1] and fields
 end
 
+-- Returns how many more jobs may be in progress when `max_running` may be; 0: any number.
+local function room(max_running)
+  return max_running == 0 and math.huge or max_running - (read('ZCARD', LEASES) or 0)
+end
+
 -- Before the first count of a minute: keeps the totals as they were when it began.
 local function turn_minute(at)
   local minute = minute_key(at)
@@ -188,20 +193,36 @@ local function finish(id, job, to, at, retention, announced, ...)
   if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
 end
 
+-- Returns the field attempts-ended of a job with one entry more, for its attempt that ends now without completing it. It has
+-- the last ten. Each is of a form that needs no parsing here.
+local function with_ended(id, why, at)
+  local known = redis.call('HMGET', record_key(id), 'attempts-ended', 'attempt', 'started-at', 'worker-ip')
+  local function plain(text) return ((text or ''):gsub('[^%w_.: -]', ''):sub(1, 60)) end
+  local began, ended, worker_ip = stamp(moment(known[3]) or at), stamp(at), plain(known[4])
+  local form = '{"attempt":%d,"started-at":%s,"ended-at":%s,"worker-ip":"%s","why":"%s"}'
+  local entry = form:format(whole(known[2]), began, ended, worker_ip, plain(why))
+  local before = (known[1] or ''):match('^%[({"attempt".*})%]$')
+  if not before then return '[' .. entry .. ']' end
+  local _, commas = before:gsub('},{', '')
+  if commas >= 9 then before = before:match('},({.*)$') end
+  return '[' .. before .. ',' .. entry .. ']'
+end
+
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
 -- `max_attempts`, or cancelled when somebody asked for that meanwhile. Returns the new status.
 local function attempt_failed(id, job, failure, at, max_attempts, delay, retention, announced)
   local so_far = redis.call('HMGET', record_key(id), 'failures', 'cancel-requested-at')
+  local ended = with_ended(id, failure:match('"type"%s*:%s*"([^"]*)"') or 'error', at)
   if so_far[2] then
-    finish(id, job, 'cancelled', at, retention, announced, 'error', failure)
+    finish(id, job, 'cancelled', at, retention, announced, 'error', failure, 'attempts-ended', ended)
     return 'cancelled'
   end
   local failures = whole(so_far[1]) + 1
   if failures >= max_attempts then
-    finish(id, job, 'failed', at, retention, announced, 'error', failure, 'failures', failures)
+    finish(id, job, 'failed', at, retention, announced, 'error', failure, 'failures', failures, 'attempts-ended', ended)
     return 'failed'
   end
-  submit_again(id, job, at, delay, 'error', failure, 'failures', failures)
+  submit_again(id, job, at, delay, 'error', failure, 'failures', failures, 'attempts-ended', ended)
   count_only('retried')
   return 'submitted'
 end

@@ -5,17 +5,27 @@
 --            job that has not ended stays.
 
 local ids = read('ZRANGE', RETENTION, '-inf', now(), 'BYSCORE', 'LIMIT', 0, ARGV[1]) or {}
+if #ids == 0 then return 0 end
+
+-- One command for all jobs of a status takes about half the time that one for each job takes.
+local gone, keys, by_status = {}, {}, {}
 for _, id in ipairs(ids) do
-  write('ZREM', RETENTION, id)
   local job = read_job(id)
   local status = job and job[1]
   if status ~= 'submitted' and status ~= 'in progress' then
-    write('ZREM', OUTBOX, id)
-    write('ZREM', INCOMPLETE, id)
+    gone[#gone + 1] = id
     if job then
-      write('ZREM', index(status), id)
-      redis.call('DEL', record_key(id))
+      keys[#keys + 1] = record_key(id)
+      by_status[status] = by_status[status] or {}
+      table.insert(by_status[status], id)
     end
   end
 end
+write('ZREM', RETENTION, unpack(ids))
+if #gone > 0 then
+  write('ZREM', OUTBOX, unpack(gone))
+  write('ZREM', INCOMPLETE, unpack(gone))
+end
+for status, of_it in pairs(by_status) do write('ZREM', index(status), unpack(of_it)) end
+if #keys > 0 then redis.call('DEL', unpack(keys)) end
 return #ids

@@ -3,11 +3,11 @@
 -- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.
 -- Any other field is encoded, for people and their work wrote it.
 local shown = {}
-for _, name in ipairs({'attempt', 'failures', 'submitted-at', 'started-at', 'finished-at', 'cancel-requested-at'}) do
+for _, name in ipairs({'attempt', 'failures', 'releases', 'submitted-at', 'started-at', 'finished-at', 'cancel-requested-at'}) do
   shown[name] = {'"' .. name .. '":', ',', '^%d+%.?%d*$'}
 end
 shown.progress = {'"progress":', ',', '^%d[%d.e-]*$'}
-for _, name in ipairs({'result', 'error'}) do shown[name] = {'"' .. name .. '":', ',', true} end
+for _, name in ipairs({'result', 'error', 'attempts-ended'}) do shown[name] = {'"' .. name .. '":', ',', true} end
 for _, name in ipairs({'id', 'status', 'worker-ip', 'submitted-by', 'traceparent'}) do shown[name] = {'"' .. name .. '":"', '",'} end
 
 local statuses = {submitted = true, ['in progress'] = true, complete = true, failed = true, cancelled = true}

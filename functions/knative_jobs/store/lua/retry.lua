@@ -13,7 +13,7 @@ if status ~= 'failed' and status ~= 'cancelled' then return {status, status} end
 
 write('ZREM', RETENTION, id)
 write('ZREM', OUTBOX, id)
-redis.call('HDEL', record_key(id), 'failures', 'error', 'finished-at', 'cancel-requested-at')
+redis.call('HDEL', record_key(id), 'failures', 'releases', 'error', 'finished-at', 'cancel-requested-at')
 submit_again(id, job, now(), 0)
 count_only('retried')
 return {status, 'submitted', whole(job[3]), read('ZCARD', DUE) or 0}
