@@ -127,7 +127,7 @@ class _End(asyncio.Protocol):
         self._proxy.loop.call_later(delay_s, lambda: self._write(self._late.popleft()))
 
     def _write(self, data: bytes) -> None:
-        if not self._other:
+        if not self._other or self._other.transport.is_closing():
             return
         if data:
             self._other.transport.write(data)

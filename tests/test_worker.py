@@ -527,6 +527,20 @@ def test_jobs_that_have_ended_are_removed_when_their_retention_is_over(
     assert endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").status == 404
 
 
+def test_one_sweep_removes_all_whose_retention_is_over(endpoint: Start, store: Redis) -> None:
+    over, kept = [str(uuid.uuid4()) for _ in range(2500)], str(uuid.uuid4())
+    with store.client.pipeline() as pipe:
+        for job_id in (*over, kept):
+            record = {"id": job_id, "status": "complete", "start": "1", "end": "2", "submitted-at": "1000000000.0"}
+            pipe.hset(f"job.{job_id}", mapping=record)
+            pipe.zadd("jobs.complete", {job_id: 1e9})
+            pipe.zadd("jobs.retention", {job_id: time.time() + (60 if job_id == kept else -60)})
+        pipe.execute()
+    assert endpoint("sweeper").request("POST").status == 204
+    assert store.client.keys("job.*") == [f"job.{kept}"]
+    assert store.client.zrange("jobs.complete", 0, -1) == [kept]
+
+
 def test_two_workers_share_the_jobs_and_each_shows_its_address(
     worker: Start, submit, status, effects: Path, tmp_path: Path
 ) -> None:

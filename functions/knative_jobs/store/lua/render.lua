@@ -1,14 +1,16 @@
 -- The public record of a job, as JSON.
 
 -- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.
--- Any other field is encoded, for people and their work wrote it.
-local shown = {}
-for _, name in ipairs({'attempt', 'failures', 'releases', 'submitted-at', 'started-at', 'finished-at', 'cancel-requested-at'}) do
-  shown[name] = {'"' .. name .. '":', ',', '^%d+%.?%d*$'}
-end
-shown.progress = {'"progress":', ',', '^%d[%d.e-]*$'}
-for _, name in ipairs({'result', 'error', 'attempts-ended'}) do shown[name] = {'"' .. name .. '":', ',', true} end
-for _, name in ipairs({'id', 'status', 'worker-ip', 'submitted-by', 'traceparent'}) do shown[name] = {'"' .. name .. '":"', '",'} end
+-- Any other field is encoded, for people and their work wrote it. The third is what a value must be like, or be JSON.
+local shown = {
+  id = {'"id":"', '",'}, status = {'"status":"', '",'}, ['worker-ip'] = {'"worker-ip":"', '",'},
+  ['submitted-by'] = {'"submitted-by":"', '",'}, traceparent = {'"traceparent":"', '",'},
+  attempt = {'"attempt":', ',', '^%d+$'}, failures = {'"failures":', ',', '^%d+$'}, releases = {'"releases":', ',', '^%d+$'},
+  ['submitted-at'] = {'"submitted-at":', ',', '^%d+%.?%d*$'}, ['started-at'] = {'"started-at":', ',', '^%d+%.?%d*$'},
+  ['finished-at'] = {'"finished-at":', ',', '^%d+%.?%d*$'}, progress = {'"progress":', ',', '^%d[%d.e-]*$'},
+  ['cancel-requested-at'] = {'"cancel-requested-at":', ',', '^%d+%.?%d*$'},
+  result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
+}
 
 local statuses = {submitted = true, ['in progress'] = true, complete = true, failed = true, cancelled = true}
 
@@ -18,12 +20,15 @@ local function json_string(text)
   return encoded
 end
 
-local closes = {['"'] = '"', ['['] = ']', ['{'] = '}'}
+-- The bytes that close what begins with a quote, a bracket or a brace.
+local closes = {[34] = 34, [91] = 93, [123] = 125}
 
 -- Tells whether a text may be JSON, by its two ends: nobody but a worker writes these fields, and to read a long one as a
 -- whole would cost time.
 local function may_be_json(text)
-  return closes[text:sub(1, 1)] == text:sub(-1) or is_json_number(text) or text == 'null' or text == 'true' or text == 'false'
+  local close = closes[text:byte()]
+  if close then return close == text:byte(-1) end
+  return is_json_number(text) or text == 'null' or text == 'true' or text == 'false'
 end
 
 -- The record that is being made; one table for all of a list, so that it need not grow anew for each.
@@ -41,7 +46,7 @@ local function render(id)
     local around = shown[name]
     if around then
       local check = around[3]
-      if not check or (check == true and may_be_json(value)) or (check ~= true and value:find(check)) then
+      if not check or (check == 'JSON' and may_be_json(value)) or (check ~= 'JSON' and value:find(check)) then
         parts[n + 1], parts[n + 2], parts[n + 3] = around[1], value, around[2]
         n = n + 3
         if name == 'status' then status = value

@@ -2,6 +2,6 @@
 -- Reply  'OK'
 -- Guarantee  a Redis that is full takes it too, for it takes any write of a script that has begun to write.
 
-redis.call('ZREM', 'jobs.due', '')
-redis.call('HINCRBY', 'jobs.totals', 'submitted', 0)
+write('ZREM', DUE, '')
+write('HINCRBY', TOTALS, 'submitted', 0)
 return 'OK'
