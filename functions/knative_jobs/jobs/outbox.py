@@ -1,7 +1,8 @@
-"""Announcing how jobs ended: from the outbox to the Broker, at least once, off the path of every request.
+"""The outbox: sends the completion event of each job to the Broker, at least once, in the background.
 
-The end of a job and its entry in the outbox are one step. Whoever finds the entry emits the event; the entry goes once
-the Broker has it. Who dies or fails in between leaves it, and after the visibility timeout it is found again.
+The end of a job and its entry in the outbox are one step. A process takes the entry, emits the event, and removes the
+entry once the Broker has accepted the event. If the process dies first, the entry becomes visible again after the
+visibility timeout.
 """
 
 import logging
@@ -15,18 +16,18 @@ from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 
 VISIBILITY_SECONDS = 60
-"""For so long an end is cared for by the process that took it; longer than an emission may take."""
+"""The visibility timeout: for so long no other process takes the entry. It is longer than an emission may take."""
 PAUSE_SECONDS = 0.2
-"""While events are open, the outbox is looked into so often."""
+"""While events are in flight, the outbox is checked at this interval."""
 
 _log = logging.getLogger("knative_jobs.events")
 _asked = threading.BoundedSemaphore(1)
 
 
 def announce() -> None:
-    """Emit the events of the jobs that have ended, at most MAX_OPEN at once, until none is due.
+    """Emit completion events, at most MAX_OPEN at once, until no entry is due.
 
-    After SIGTERM, and when the Broker did not take one, those that are open are waited for and no more is begun.
+    After SIGTERM, or once the Broker has refused an event, this waits for the events in flight and begins no more.
 
     Raises:
         UnavailableError: Redis is away. What was emitted and could not be recorded is emitted again.
@@ -46,7 +47,7 @@ def announce() -> None:
 
 
 def announce_soon() -> None:
-    """Have that done in the background. Returns at once."""
+    """Call `announce` in the background. Returns at once."""
     if settings().k_sink and _asked.acquire(blocking=False):
         _thread().submit(_announce)
 

@@ -1,8 +1,8 @@
-"""The sweep: what makes every promise come true when something else has failed.
+"""The sweep: repairs what a fault has left behind.
 
-It announces again the jobs that nobody claimed, takes back those whose worker is gone, announces how jobs ended where
-nobody has, and removes those whose retention is over. It also mends the state after the clock of Redis went back or
-somebody removed or overwrote keys.
+It announces due jobs again that no worker has claimed, takes back jobs whose lease has expired, sends completion events
+that are still in the outbox, and removes jobs whose retention is over. It also repairs the indexes after the clock of
+Redis went back, or after keys were removed or overwritten.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""Waiting for something without holding a thread.
+"""Waiting without holding a thread: plain functions that wait for awaitables of an event loop.
 
 Handlers and what they call are plain functions. The server of the image runs each request as a greenlet beside its
-event loop (`run`); what has to wait hands an awaitable to the loop (`wait_for`), so the request is put aside and the
-others go on. Under any other server each request has a thread, which then waits for a loop of this process's own.
+event loop (`run`). Code that has to wait hands an awaitable to the loop (`wait_for`): the greenlet is suspended, and
+other requests continue. Under any other server each request has a thread; it then waits for an event loop that this
+module runs in a thread of its own.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ _started: set[Future[Any]] = set()
 
 
 class _Request(greenlet):  # type: ignore[misc]
-    """A request, or what it has started. Its parent is the loop's side, which awaits what the request asks for."""
+    """A request, or a function that `start` called. Its parent awaits, on the loop, what this greenlet waits for."""
 
 
 async def run(function: Callable[..., T], *args: Any) -> T:
@@ -31,9 +32,9 @@ async def run(function: Callable[..., T], *args: Any) -> T:
 
 
 def start(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Call a function that may `wait_for` something, and go on. What is started is also ended before a process ends.
+    """Call a function that may `wait_for` something, without waiting for its end. The process waits for it as it ends.
 
-    On a loop it has been called when this returns, as far as to where it waits.
+    On the loop, the function runs synchronously until its first wait.
     """
     done: Future[T] = Future()
     _started.add(done)

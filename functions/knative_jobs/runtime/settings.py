@@ -124,7 +124,7 @@ def settings() -> Settings:
 
 
 def work_environment(**changes: str) -> dict[str, str]:
-    """Return the environment for the process that does the user's work: all but what is nobody else's business."""
+    """Return the environment for the process that does the user's work: this process's environment without secrets."""
     return {name: value for name, value in os.environ.items() if name not in _SECRET} | changes
 
 

@@ -47,7 +47,8 @@ def _by_flask(request: Request) -> Response:
     return response
 
 
-# Ours have routes; those without, the worker and the like, may block. Of any other function nobody knows.
+# Our public functions have routes and never block. Those without routes, as the worker, may block, and any other
+# function is assumed to.
 _routes = getattr(_handler, "routes", None)
 app = Application(_by_flask if _routes is None else _handler, blocking=not _routes)
 gc.freeze()
