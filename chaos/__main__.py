@@ -22,10 +22,10 @@ from chaos import report, work
 from chaos.clients import CLIENTS, Book, Client
 from chaos.faults import LEASE_SECONDS, Fault, Faults, kinds, plan
 from chaos.ledger import Store, read, settle
-from chaos.proxy import Proxy
 from chaos.replicated import Replicated
 from chaos.system import HOST, System, redis_alone, until
 from chaos.witness import Witness
+from harness.proxy import Proxy
 from local import redis_users
 
 FINISH_SECONDS = 150

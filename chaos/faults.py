@@ -15,9 +15,9 @@ import redis
 import urllib3
 
 from chaos.clients import Book
-from chaos.proxy import Proxy
 from chaos.replicated import Replicated
 from chaos.system import System, until, work_process
+from harness.proxy import Proxy
 
 EVERY_SECONDS: dict[str, float] = {
     "kill worker": 6,
