@@ -5,7 +5,7 @@ from flask import Request, Response
 
 from knative_jobs.web import overview, pages
 from knative_jobs.web.endpoint import answer, endpoint
-from knative_jobs.web.lists import answer_newest
+from knative_jobs.web.lists import answer_newest, chosen_kind
 
 
 @functions_framework.http
@@ -14,7 +14,7 @@ def dashboard(request: Request) -> Response:
     """Answer with the page, a file of it, or what it shows."""
     match request.path.rstrip("/"):
         case "/dashboard/overview":
-            return answer(overview.as_json())
+            return answer(overview.as_json(chosen_kind(request)))
         case "/dashboard/jobs":
             return answer_newest(request)
         case path:

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from xdist.workermanage import NodeManager, WorkerController
 
+from knative_jobs.store.state import NewJob
 from local import manifests, redis_server, redis_users
 from tests import browser
 
@@ -58,6 +59,11 @@ def eventually(check: Callable[[], object], within_s: float = PATIENCE_S) -> obj
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def new_job(job_id: str, numbers: str = "", kind: str = "default") -> NewJob:
+    """A job to be submitted to the state itself."""
+    return NewJob(job_id, kind, "1", "2", numbers, "")
 
 
 class Receiver(ThreadingHTTPServer):

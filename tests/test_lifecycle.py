@@ -18,13 +18,17 @@ from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import connection, state
 from knative_jobs.store.state import Claim, Ended
 from knative_jobs.web import overview
-from tests.conftest import Redis
+from tests.conftest import Redis, new_job
 
 LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY, RELEASES = 10, 100, 3, 6, 5, 8, 2
 ENDED = {"complete", "failed", "cancelled"}
 ANNOUNCED = {"complete", "cancelled"}
 STATUSES = ("submitted", "in-progress", "complete", "failed", "cancelled")
-INDEXES = (*STATUSES, "incomplete", "due", "leases", "retention", "outbox")
+OF_KIND = (*STATUSES, "incomplete", "due")
+KINDS = {"default": "", "other": ".other"}
+"""Each kind, and what the names of its keys end with."""
+INDEXES = (*(name + end for name in OF_KIND for end in KINDS.values()), "leases", "retention", "outbox")
+kinds = strategies.sampled_from(list(KINDS))
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Job:
     """What the model knows of a job."""
 
     place: int
+    kind: str = "default"
     status: str = "submitted"
     attempt: int = 0
     failures: int = 0
@@ -47,9 +52,17 @@ class Job:
     result: str | None = None
 
 
+def claim(kind: str, job_id: str, worker: str) -> Claim | str:
+    """What a worker of this kind claims."""
+    Life.kind = kind
+    return state.claim(job_id, worker)
+
+
 class Life(RuleBasedStateMachine):
     redis: Redis
     max_running = 0
+    kind = "default"
+    """That of the worker which claims."""
     ids = Bundle("ids")
     claims = Bundle("claims")
     ends = Bundle("ends")
@@ -62,7 +75,7 @@ class Life(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.count = 0
         self.tokens: dict[str, int] = {}
-        self.totals: Counter[str] = Counter()
+        self.totals: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
         self.minutes: dict[int, Counter[str]] = {}
         self.seen = 0.0
         self.went_back = False
@@ -90,7 +103,7 @@ class Life(RuleBasedStateMachine):
             job.outbox = None if job.outbox is None else min(job.outbox, self.now + VISIBILITY)
         self.seen = self.now
 
-    @rule(missing=strategies.sampled_from([*INDEXES[:-1], "none"]))
+    @rule(missing=strategies.sampled_from([*INDEXES[:-1], "kinds", "none"]))
     def lose_an_index(self, missing: str) -> None:
         """What is due, leased or kept for a time is so from now on."""
         self.redis.client.delete(f"jobs.{missing}")
@@ -98,7 +111,7 @@ class Life(RuleBasedStateMachine):
         assert not found.removed
         assert not found.foreign
         for job in self.jobs.values():
-            if missing == "due":
+            if missing == "due" + KINDS[job.kind]:
                 job.due = self.now
             elif missing == "leases":
                 job.lease = self.now + LEASE
@@ -112,60 +125,64 @@ class Life(RuleBasedStateMachine):
             assert state.record(job_id) is None
             lost = self.jobs.pop(job_id)
             self.tokens.pop(job_id, None)
-            self.claimed_the_oldest(state.claim(job_id, "A"), leases=lost.status == "in progress")
+            self.claimed_the_oldest(lost.kind, claim(lost.kind, job_id, "A"), running=lost.status == "in progress")
             assert state.check(10_000).removed == [job_id]
             assert state.check(10_000) == ([], [], [])
 
-    @rule(target=ids, size=strategies.integers(1, 3))
-    def submit(self, size: int) -> Any:
-        new = [f"{self.count + i:08d}-0000-4000-8000-000000000000" for i in range(size)]
-        waiting = sum(job.status == "submitted" for job in self.jobs.values())
-        reply = state.submit([(job_id, "1", "2", "") for job_id in new])
-        if waiting + size > MAX_QUEUED:
+    @rule(target=ids, batch=strategies.lists(kinds, min_size=1, max_size=3))
+    def submit(self, batch: list[str]) -> Any:
+        new = {f"{self.count + i:08d}-0000-4000-8000-000000000000": kind for i, kind in enumerate(batch)}
+        due = {kind: self.number(kind, "submitted") + batch.count(kind) for kind in dict.fromkeys(batch)}
+        reply = state.submit([new_job(job_id, kind=kind) for job_id, kind in new.items()])
+        if any(number > MAX_QUEUED for number in due.values()):
             assert reply == ["full"]
             return multiple()
-        for job_id in new:
+        for job_id, kind in new.items():
             submitted = max(self.now, max((job.submitted for job in self.jobs.values()), default=0))
-            self.jobs[job_id] = Job(self.count, due=self.now, submitted=submitted)
+            self.jobs[job_id] = Job(self.count, kind, due=self.now, submitted=submitted)
             self.count += 1
-        self.happened("submitted", size)
-        assert reply == ["submitted", waiting + size]
+            self.happened(kind, "submitted")
+        assert reply == ["submitted", *(word for each in due.items() for word in each)]
         return multiple(*new)
+
+    def number(self, kind: str, status: str) -> int:
+        return sum((job.kind, job.status) == (kind, status) for job in self.jobs.values())
 
     @rule(job_id=ids)
     def submit_the_same_again(self, job_id: str) -> None:
         if job_id in self.jobs:
-            assert state.submit([(job_id, "1", "2", "")])[0] == "submitted"
+            assert state.submit([new_job(job_id, kind=self.jobs[job_id].kind)])[0] == "submitted"
 
-    @rule(target=claims, job_id=ids, worker=strategies.sampled_from("AB"))
-    def claim(self, job_id: str, worker: str) -> Any:
+    @rule(target=claims, kind=kinds, job_id=ids, worker=strategies.sampled_from("AB"))
+    def claim(self, kind: str, job_id: str, worker: str) -> Any:
         job = self.jobs.get(job_id)
-        if job and job.status != "submitted":
-            self.happened("duplicates")
-        held = state.claim(job_id, worker)
+        if job and (job.kind, job.status) != (kind, "submitted"):
+            self.happened(job.kind, "duplicates")
+        held = claim(kind, job_id, worker)
         if held == "full":
-            return self.claimed_the_oldest(held)
+            return self.claimed_the_oldest(kind, held)
         if isinstance(held, Claim) and held.id == job_id:
             assert job
-            assert job.status == "submitted"
+            assert (job.kind, job.status) == (kind, "submitted")
             assert job.due < self.now + 1e-3
             return self.claimed(held)
-        assert not (job and job.status == "submitted" and job.due < self.now - 1e-3), (
+        assert not (job and (job.kind, job.status) == (kind, "submitted") and job.due < self.now - 1e-3), (
             "a named job that is due comes first"
         )
-        return self.claimed_the_oldest(held)
+        return self.claimed_the_oldest(kind, held)
 
-    @rule(target=claims, worker=strategies.sampled_from("AB"))
-    def claim_the_oldest(self, worker: str) -> Any:
-        return self.claimed_the_oldest(state.claim("", worker))
+    @rule(target=claims, kind=kinds, worker=strategies.sampled_from("AB"))
+    def claim_the_oldest(self, kind: str, worker: str) -> Any:
+        return self.claimed_the_oldest(kind, claim(kind, "", worker))
 
-    def claimed_the_oldest(self, held: Claim | str, leases: int = 0) -> Any:
-        """Compare a claim with the model, where there are `leases` more than jobs in progress."""
-        running = leases + sum(job.status == "in progress" for job in self.jobs.values())
+    def claimed_the_oldest(self, kind: str, held: Claim | str, running: int = 0) -> Any:
+        """Compare a claim with the model, where so many jobs more than in the model count as in progress."""
+        running += self.number(kind, "in progress")
         assert (held == "full") == (0 < self.max_running <= running)
         if held == "full":
             return multiple()
-        due = {i: job.due for i, job in self.jobs.items() if job.status == "submitted" and job.due < self.now + 1e-3}
+        waiting = {i: job.due for i, job in self.jobs.items() if (job.kind, job.status) == (kind, "submitted")}
+        due = {i: when for i, when in waiting.items() if when < self.now + 1e-3}
         if isinstance(held, str):
             assert held == "none"
             assert all(abs(when - self.now) < 1e-3 for when in due.values())
@@ -181,12 +198,15 @@ class Life(RuleBasedStateMachine):
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
         job.started = self.now
-        self.happened("started")
+        self.happened(job.kind, "started")
         if job.attempt > 1:
-            self.happened("restarted")
+            self.happened(job.kind, "restarted")
         else:
-            self.happened("waited.micros", round(max(0, self.now - job.submitted), 3) * 1e6)
+            self.happened(job.kind, "waited.micros", round(max(0, self.now - job.submitted), 3) * 1e6)
         return held
+
+    def kind_of(self, held: Claim) -> str:
+        return self.jobs[held.id].kind if held.id in self.jobs else "default"
 
     def holds(self, held: Claim) -> Job | None:
         job = self.jobs.get(held.id)
@@ -210,7 +230,7 @@ class Life(RuleBasedStateMachine):
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
-            self.happened("late-finishes", status == "refused")
+            self.happened(self.kind_of(held), "late-finishes", status == "refused")
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
@@ -234,14 +254,14 @@ class Life(RuleBasedStateMachine):
             self.end(job, "complete")
             assert first == "complete"
         assert state.finish(held, "complete", "1")[0] == first
-        self.happened("late-finishes", 2 * (first == "refused"))
+        self.happened(self.kind_of(held), "late-finishes", 2 * (first == "refused"))
 
     @rule(target=claims, held=claims)
     def hang(self, held: Claim) -> Any:
         """The worker is not heard of for its lease, another claims the job; the claim of the first stays in use."""
         self.tick(LEASE + 1)
         self.reclaim()
-        return self.claim(held.id, "B")
+        return self.claim(held.kind, held.id, "B")
 
     @rule(job_id=ids)
     def cancel(self, job_id: str) -> None:
@@ -260,14 +280,15 @@ class Life(RuleBasedStateMachine):
     @rule(job_id=ids)
     def retry(self, job_id: str) -> None:
         job = self.jobs.get(job_id)
-        before, attempts, _ = state.retry(job_id)
+        before, attempts, kind, due = state.retry(job_id)
         assert before == (job.status if job else "unknown")
         if job and job.status in ("failed", "cancelled"):
-            assert attempts == job.attempt
+            assert (attempts, kind) == (job.attempt, job.kind)
+            assert due == self.number(kind, "submitted") + 1
             job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
             job.releases = 0
             self.wait(job, self.now)
-            self.happened("retried")
+            self.happened(job.kind, "retried")
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
     def postpone(self, job_id: str, delay: float) -> None:
@@ -286,7 +307,7 @@ class Life(RuleBasedStateMachine):
             if job_id in taken:
                 assert job.status == "in progress"
                 assert job.lease <= self.now + 1e-3, "never before its lease is over"
-                self.happened("lease-losses")
+                self.happened(job.kind, "lease-losses")
                 job.ended.append((job.attempt, "LeaseExpired"))
                 self.fail(job, 0)
                 assert taken[job_id] == job.status
@@ -299,7 +320,7 @@ class Life(RuleBasedStateMachine):
         assert len(taken) == most or all(abs(due[i] - self.now) < 1e-3 for i in due.keys() - {e.id for e in taken})
         for end in taken:
             job, record = self.jobs[end.id], self.redis.record(end.id)
-            assert (end.status, end.finished_at) == (job.status, record["finished-at"])
+            assert (end.kind, end.status, end.finished_at) == (job.kind, job.status, record["finished-at"])
             assert f'"status":"{job.status}"' in end.record.decode()
             job.outbox = self.now + VISIBILITY
         return multiple(*taken)
@@ -340,7 +361,7 @@ class Life(RuleBasedStateMachine):
             self.end(job, "failed")
         else:
             self.wait(job, self.now + delay)
-            self.happened("retried")
+            self.happened(job.kind, "retried")
 
     def wait(self, job: Job, due: float) -> None:
         job.status, job.due, job.lease = "submitted", due, 0
@@ -348,23 +369,23 @@ class Life(RuleBasedStateMachine):
     def end(self, job: Job, status: str) -> None:
         job.status, job.removed = status, self.now + RETENTION
         job.outbox = self.now if status in ANNOUNCED else None
-        self.happened(status)
+        self.happened(job.kind, status)
         if status == "complete":
-            self.happened("ran.micros", round(max(0, self.now - job.started), 3) * 1e6)
+            self.happened(job.kind, "ran.micros", round(max(0, self.now - job.started), 3) * 1e6)
 
-    def happened(self, what: str, n: float = 1) -> None:
-        self.totals[what] += round(n)
+    def happened(self, kind: str, what: str, n: float = 1) -> None:
+        self.totals[kind][what] += round(n)
         self.minutes.setdefault(int(self.now // 60) * 60, Counter())[what] += round(n)
 
     @invariant()
     def redis_is_as_the_model(self) -> None:
         found, records = self.read()
-        by_status = {index: list(found[index]) for index in STATUSES}
+        by_status = {(kind, status): list(found[status + end]) for kind, end in KINDS.items() for status in STATUSES}
         assert sorted(i for ids in by_status.values() for i in ids) == sorted(self.jobs), "in exactly one status set"
         for job_id, job in self.jobs.items():
             record = records[job_id]
             assert record["status"] == job.status
-            assert job_id in by_status[job.status.replace(" ", "-")]
+            assert job_id in by_status[job.kind, job.status.replace(" ", "-")]
             assert int(record.get("attempt", 0)) == job.attempt
             assert int(record.get("failures", 0)) == job.failures
             assert int(record.get("releases", 0)) == job.releases
@@ -374,7 +395,10 @@ class Life(RuleBasedStateMachine):
             assert ("finished-at" in record) == (job.status in ENDED)
             assert ("cancel-requested-at" in record) == (job.cancel_requested and job.status != "complete")
         scores = {
-            "due": {i: job.due for i, job in self.jobs.items() if job.status == "submitted"},
+            **{
+                f"due{end}": {i: j.due for i, j in self.jobs.items() if (j.kind, j.status) == (kind, "submitted")}
+                for kind, end in KINDS.items()
+            },
             "leases": {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"},
             "retention": {i: job.removed for i, job in self.jobs.items() if job.status in ENDED},
             "outbox": {i: job.outbox for i, job in self.jobs.items() if job.outbox is not None},
@@ -382,8 +406,22 @@ class Life(RuleBasedStateMachine):
         for index in scores:
             assert found[index] == pytest.approx(scores[index], abs=1e-3)
         in_order = sorted(self.jobs, key=lambda i: self.jobs[i].place)
-        assert list(found["incomplete"]) == [i for i in in_order if self.jobs[i].status != "complete"]
-        assert by_status["complete"] == [i for i in in_order if self.jobs[i].status == "complete"]
+        complete = [i for i in in_order if self.jobs[i].status == "complete"]
+        incomplete = [i for i in in_order if self.jobs[i].status != "complete"]
+        for kind, end in KINDS.items():
+            assert list(found[f"incomplete{end}"]) == [i for i in incomplete if self.jobs[i].kind == kind]
+            assert by_status[kind, "complete"] == [i for i in complete if self.jobs[i].kind == kind]
+        assert self.listed("incomplete") == incomplete
+        assert self.listed("complete") == complete
+
+    def listed(self, listing: str) -> list[str]:
+        """The ids of a list of all kinds, read in pages of two."""
+        ids, after = [], ""
+        while True:
+            records, after = state.page(listing, "", after, 2)
+            ids += [record["id"] for record in json.loads(b"[%b]" % records)]
+            if not after:
+                return ids
 
     def read(self) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
         """Each index with its scores, and the record of each job of the model, in one round trip."""
@@ -398,11 +436,14 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end, what was counted is what happened."""
-        totals = Counter({what: n for what, n in state.overview(0).totals.items() if ".le." not in what})
-        for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
-            totals[what] = round(totals[what], -3)
-        assert totals == self.totals
-        for minute in json.loads(overview.as_json())["minutes"]:
+        counted = {kind: Counter[str]() for kind in KINDS}
+        for standing, _ in state.overview(0, "").kinds:
+            totals = counted[standing.kind]
+            totals.update({what: n for what, n in standing.totals.items() if ".le." not in what})
+            for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart
+                totals[what] = round(totals[what], -3)
+        assert counted == self.totals
+        for minute in json.loads(overview.as_json(""))["minutes"]:
             assert min(minute.values()) >= 0
             if self.went_back:  # the snapshot of a minute that came twice is of the first time
                 continue
@@ -424,6 +465,7 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         job_max_attempts=ATTEMPTS,
         max_queued_jobs=MAX_QUEUED,
         job_events=frozenset(ANNOUNCED),
+        job_kinds=tuple(KINDS),
         k_sink="http://broker",
     )
     real: Callable[[str], Any] = connection._script.__wrapped__
@@ -434,7 +476,8 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     loaded: dict[str, Any] = {}
     for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
-        monkeypatch.setattr(f"{module}.settings", lambda: replace(settings_, job_max_running=Life.max_running))
+        bound = lambda: replace(settings_, job_max_running=Life.max_running, job_kind=Life.kind)  # noqa: E731
+        monkeypatch.setattr(f"{module}.settings", bound)
     monkeypatch.setattr(state, "MAX_RELEASES", RELEASES)
     monkeypatch.setattr(connection, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
     connection._own.cache_clear()

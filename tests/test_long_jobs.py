@@ -38,7 +38,7 @@ class Sink:
 
     def __init__(self, folder: Path, store: Redis, most: int = 3, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}/"
-        self.settings = {"K_SINK": self.url, "JOBSINK_MAX_PENDING": str(PENDING)}
+        self.settings = {"K_SINK": self.url, "JOBSINK_KINDS": "default", "JOBSINK_MAX_PENDING": str(PENDING)}
         self.ids: list[str] = []
         self.env = {
             "PATH": os.environ["PATH"],

@@ -22,14 +22,21 @@ Samples = dict[str, float]
 
 
 def read(function: Function, accept: str = "text/plain", parse: Callable[[str], Any] = plain) -> Samples:
-    """The value of each sample, by its name with its label."""
+    """The value of each sample, by its name with its labels, but for the kind `default`."""
     answer = function.request("GET", "/metrics", headers={"Accept": accept})
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith(accept.split(";")[0])
     families = list(parse(answer.data.decode()))
     assert all(family.documentation for family in families)
     found = [
-        (s.name + "".join(f" {label}" for label in s.labels.values()), s.value) for f in families for s in f.samples
+        (
+            " ".join(
+                [s.name, *(v for n, v in sorted(s.labels.items(), reverse=True) if (n, v) != ("kind", "default"))]
+            ),
+            s.value,
+        )
+        for f in families
+        for s in f.samples
     ]
     assert len(found) == len(dict(found)), "none comes twice"
     return dict(found)

@@ -240,10 +240,10 @@ class TestAtLeastOnce:
         monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", 1)
         monkeypatch.setattr(emit, "settings", lambda: Settings(k_sink=broker.url))
         broker.answers_after_s = 1000
-        assert emit.emit_ended("1", "complete", "2", b"{}").result()
+        assert emit.emit_ended("1", "default", "complete", "2", b"{}").result()
         monkeypatch.setattr(emit, "HANDED_OVER_SECONDS", PATIENCE_S)
         broker.hangs_up = True
-        assert not emit.emit_ended("1", "complete", "2", b"{}").result()
+        assert not emit.emit_ended("1", "default", "complete", "2", b"{}").result()
         assert len(broker.events) == 2
 
     def test_what_was_retried_meanwhile_is_not_announced_as_ended(

@@ -38,7 +38,7 @@ def as_reader(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestOverview:
     def test_before_the_first_job_all_is_nought(self) -> None:
         began_at = time.time()
-        seen = json.loads(overview.as_json())
+        seen = json.loads(overview.as_json(""))
         assert set(seen["counts"]) == {"submitted", "in progress", "complete", "failed", "cancelled"}
         assert not any(seen["counts"].values())
         assert seen["oldest-waiting-seconds"] == 0
@@ -55,7 +55,7 @@ class TestOverview:
         assert endpoint("worker").deliver(done) == 204
         submit(endpoint, 3)
         time.sleep(0.1)
-        seen = json.loads(overview.as_json())
+        seen = json.loads(overview.as_json(""))
         assert seen["counts"] == {"submitted": 3, "in progress": 0, "complete": 1, "failed": 0, "cancelled": 1}
         assert 0.1 < seen["oldest-waiting-seconds"] < time.time() - began_at
         summed = {what: sum(minute[what] for minute in seen["minutes"]) for what in NOTHING}
@@ -71,7 +71,7 @@ class TestOverview:
         for minute, submitted in [(present - 70, 1), (present - 20, 2), (present - 10, 9)]:
             store.client.hset(f"jobs.minute.{minute}", mapping={**totals, "submitted": submitted})
         store.client.hset("jobs.totals", mapping={**totals, "submitted": 10, "waited.le.10": 1, "restarted": 4})
-        seen = [minute for minute in json.loads(overview.as_json())["minutes"] if minute["submitted"]]
+        seen = [minute for minute in json.loads(overview.as_json(""))["minutes"] if minute["submitted"]]
         assert seen == [
             {"at": (present - 20) * 60, **NOTHING, "submitted": 7},
             {"at": (present - 10) * 60, **NOTHING, "submitted": 1, "started": 1},

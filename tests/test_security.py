@@ -24,7 +24,7 @@ import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from knative_jobs.runtime.logs import Plain
-from knative_jobs.store.connection import _SHARED, _script
+from knative_jobs.store.connection import _KEY, _SHARED, _script
 from local import manifests, redis_server, redis_users
 from tests.conftest import NEVER, PATIENCE_S, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
 from tests.local.conftest import Platform
@@ -178,10 +178,13 @@ class TestRedisUsers:
     def refused(self, reader: redis.Redis, script: Path, job_id: str) -> bool:
         """Whether Redis refuses a call within the script."""
         sha = reader.script_load(_script(script.stem).text)
-        given = {"submit": [9, "", "", 9, "", "", UNKNOWN_ID, 1, 2, ""], "page": ["incomplete", "", 9]}
-        given["claim"] = [job_id, 30, "", 0]
+        given = {
+            "submit": [9, "", "", 9, "", "", UNKNOWN_ID, "default", 1, 2, "", ""],
+            "page": ["incomplete", "", 9, ""],
+        }
+        given |= {"claim": [job_id, 30, "", 0, "default"], "newest": ["", "", 9, ""], "overview": [60, ""]}
         try:
-            reader.evalsha(sha, 0, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
+            reader.evalsha(sha, 1, _KEY, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
         except redis.ResponseError as error:
             return bool(re.search(r"can't run this command|ACL failure|can't access", str(error)))
         return False
@@ -201,7 +204,7 @@ class TestRedisUsers:
         assert {*given[len(waits) :]} == {f"+{name}" for name in commands}
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
         kind = "%R~" if user == "reader" else "~"
-        assert {rule for rule in rules if "~" in rule} == {kind + key for key in keys}
+        assert {rule for rule in rules if "~" in rule} == {f"~{_KEY}"} | {kind + key for key in keys}
         assert {rule for rule in rules if "&" in rule} == {"&job.*"}
         assert rules[0] == "on"
         assert "nopass" not in rules

@@ -11,7 +11,7 @@ import pytest
 from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import connection, state
 from knative_jobs.store.state import Claim
-from tests.conftest import Redis, Start
+from tests.conftest import Redis, Start, new_job
 
 STATUSES = ("submitted", "in progress", "complete", "failed", "cancelled")
 INDEXES = [f"jobs.{status.replace(' ', '-')}" for status in STATUSES] + ["jobs.incomplete"]
@@ -40,7 +40,7 @@ def here(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def jobs(here: None) -> dict[str, str]:
     """Two jobs of each status, by it and a number."""
     ids = {f"{status} {n}": str(uuid.uuid4()) for status in STATUSES for n in (1, 2)}
-    state.submit([(job_id, "1", "2", "start") for job_id in ids.values()], "ab", "cd", "alice", TRACE)
+    state.submit([new_job(job_id, numbers="start") for job_id in ids.values()], "ab", "cd", "alice", TRACE)
     for name, job_id in ids.items():
         status = name[:-2]
         if status in ("in progress", "complete", "failed"):
@@ -80,14 +80,14 @@ def call_everything(endpoint: Start, jobs: dict[str, str]) -> None:
     sweep(endpoint)
     assert endpoint("worker", JOB_SECONDS="0").deliver(answer.json()["id"]) == 204
     for job_id in jobs.values():
-        held = Claim(job_id, 1, 0, "1", "2", "start", "")
+        held = Claim(job_id, 1, 0, "default", "1", "2", "start", "", "")
         state.claim(job_id, "127.0.0.1")
         state.renew(held, "0.1", "x")
         state.finish(held, "error", '{"type":"E"}')
         state.postpone(job_id, 0.001)
     state.claim("", "127.0.0.1")
     state.outbox_acknowledge(state.outbox_take(100, 60))
-    state.overdue(0, 100)
+    state.overdue(["default"], 0, 100)
     state.reclaim("{}")
     state.purge()
 
@@ -216,7 +216,7 @@ def test_a_list_of_many_pieces_is_whole_though_all_records_of_a_piece_are_gone(
 ) -> None:
     ids = [str(uuid.uuid4()) for _ in range(2500)]
     for begin in range(0, 2500, 500):
-        state.submit([(job_id, "1", "2", "") for job_id in ids[begin : begin + 500]])
+        state.submit([new_job(job_id) for job_id in ids[begin : begin + 500]])
     for gone in (ids[:1000], ids[1000:2000]):
         store.client.delete(*(f"job.{job_id}" for job_id in gone))
         left = [job["id"] for job in endpoint("incomplete_jobs").request("GET").json()]
@@ -244,14 +244,14 @@ class TestClock:
     def test_the_order_of_submission_stays_strict(self, endpoint: Start, store: Redis, here: None) -> None:
         ids = [str(uuid.uuid4()) for _ in range(6)]
         ahead = time.time() + self.AHEAD
-        state.submit([(ids[0], "1", "2", "")])
+        state.submit([new_job(ids[0])])
         for index in ("jobs.submitted", "jobs.incomplete"):  # as it is when it was submitted while the clock was ahead
             store.client.zadd(index, {ids[0]: ahead})
         store.client.hset(f"job.{ids[0]}", "submitted-at", f"{ahead:.6f}")
         store.client.set("jobs.last", int(ahead * 1e6))
         for job_id in ids[1:3]:
-            state.submit([(job_id, "1", "2", "")])
-        state.submit([(job_id, "1", "2", "") for job_id in ids[3:]])
+            state.submit([new_job(job_id)])
+        state.submit([new_job(job_id) for job_id in ids[3:]])
         listed = endpoint("incomplete_jobs").request("GET").json()
         assert [job["id"] for job in listed] == ids
         assert sorted({job["submitted-at"] for job in listed}) == [job["submitted-at"] for job in listed]
@@ -263,7 +263,7 @@ class TestClock:
     def test_once_nothing_from_ahead_is_left_submitted_at_is_the_time_again(self, store: Redis, here: None) -> None:
         store.client.set("jobs.last", int((time.time() + self.AHEAD) * 1e6))
         job_id = str(uuid.uuid4())
-        state.submit([(job_id, "1", "2", "")])
+        state.submit([new_job(job_id)])
         assert abs(float(store.record(job_id)["submitted-at"]) - time.time()) < 60
 
     def test_what_waits_for_a_time_waits_no_longer_than_before(

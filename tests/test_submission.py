@@ -186,6 +186,7 @@ class TestEvents:
             "ce-type": "dev.knative-jobs.job.submitted",
             "ce-source": "/jobs",
             "ce-subject": job["id"],
+            "ce-jobkind": "default",
             "ce-id": headers["ce-id"],
         }
         assert re.fullmatch(rf"{job['id']}\.1\.\d{{13}}", headers["ce-id"]), "id, attempt, and when it was announced"

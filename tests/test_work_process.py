@@ -249,7 +249,7 @@ class TestACrash:
             launcher.ready()
             process = launcher.current()
             with pytest.raises(Left):
-                attempt._run(state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "a", "b", "", ""))
+                attempt._run(state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", ""))
             assert process.has_ended()
             assert launcher.current() is not process
         finally:

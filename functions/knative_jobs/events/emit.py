@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from knative_jobs.events import cloudevent, http_client
 from knative_jobs.runtime import greenlets, tracing
@@ -37,6 +38,16 @@ _log = logging.getLogger("knative_jobs.events")
 _SENDS = {"messaging.system": "knative", "messaging.operation.name": "send", "messaging.operation.type": "send"}
 
 
+class Submitted(NamedTuple):
+    """A job that is due, and whose event is to be sent; `record` is its public record as JSON."""
+
+    id: str
+    kind: str
+    attempt: int
+    """The number of its next attempt."""
+    record: bytes
+
+
 class SubmittedEvents:
     """Sends the events of submitted jobs from this process to the Broker, in the background.
 
@@ -51,18 +62,18 @@ class SubmittedEvents:
         self.dropped = 0
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._waiting: deque[tuple[str, int, bytes, str | None, Callable[[], None] | None]] = deque()
+        self._waiting: deque[tuple[Submitted, str | None, Callable[[], None] | None]] = deque()
 
     def emit(
         self,
-        jobs: Iterable[tuple[str, int, bytes]],
+        jobs: Iterable[Submitted],
         traceparent: str | None = None,
         answered: Callable[[], None] | None = None,
     ) -> None:
         """Send an event for each job. Returns at once.
 
         Args:
-            jobs: (id, number of the next attempt, public record as JSON) of each.
+            jobs: what is due.
             traceparent: of the request that submitted all of them. None: each record says its own.
             answered: called after each event that was answered, or failed. It must not block.
         """
@@ -72,18 +83,18 @@ class SubmittedEvents:
             with self._lock:
                 if len(self._waiting) == MAX_OPEN:
                     self._drop()
-                self._waiting.append((*job, traceparent, answered))
+                self._waiting.append((job, traceparent, answered))
                 has_room = self._in_flight < MAX_OPEN
                 self._in_flight += has_room
             if has_room:
                 greenlets.start(self._send_waiting)
 
     def _drop(self) -> None:
-        job_id, attempt, _, traceparent, _ = self._waiting.popleft()
+        job, traceparent, _ = self._waiting.popleft()
         self.dropped += 1
         if self.dropped.bit_count() == 1:  # 1, 2, 4, 8, ...: a Broker that is away for long does not fill the log
             why = f"{MAX_OPEN} are in flight and {MAX_OPEN} newer ones wait; {self.dropped} dropped so far"
-            _log.warning("an event was dropped: %s", why, extra=about(job_id, attempt, traceparent or ""))
+            _log.warning("an event was dropped: %s", why, extra=about(job.id, job.attempt, traceparent or ""))
 
     def _send_waiting(self) -> None:
         """Send what waits, one after the other, until nothing does."""
@@ -92,37 +103,37 @@ class SubmittedEvents:
                 if not self._waiting:
                     self._in_flight -= 1
                     return
-                job_id, attempt, record, traceparent, answered = self._waiting.popleft()
-            _send_submitted(job_id, attempt, record, traceparent)
+                job, traceparent, answered = self._waiting.popleft()
+            _send_submitted(job, traceparent)
             if answered:
                 answered()
 
 
-def emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> Future[bool]:
+def emit_ended(job_id: str, kind: str, status: str, finished_at: str, record: bytes) -> Future[bool]:
     """Announce how a job ended, to the Broker. Each repetition of the event has the same id.
 
     Returns:
         Whether the Broker has the event, as far as can be told. It may have it all the same when it could not be told.
     """
-    return greenlets.start(_emit_ended, job_id, status, finished_at, record)
+    return greenlets.start(_emit_ended, job_id, kind, status, finished_at, record)
 
 
-def _send_submitted(job_id: str, attempt: int, record: bytes, traceparent: str | None) -> None:
+def _send_submitted(job: Submitted, traceparent: str | None) -> None:
     """Send one event. Its id is new each time: a JobSink starts nothing for an id that it has a Kubernetes Job of.
 
     So only what the Broker itself delivers twice has the same id.
     """
-    event_id = f"{job_id}.{attempt}.{time.time_ns() // 1_000_000}"
+    event_id = f"{job.id}.{job.attempt}.{time.time_ns() // 1_000_000}"
     try:
-        _send(SUBMITTED, job_id, event_id, record, ANSWER_SECONDS, traceparent)
+        _send(SUBMITTED, job.id, job.kind, event_id, job.record, ANSWER_SECONDS, traceparent)
     except Exception as error:
-        extra = about(job_id, attempt, traceparent or "")
-        _log.warning("the event of job %s was not emitted, the sweeper will: %s", job_id, error, extra=extra)
+        extra = about(job.id, job.attempt, traceparent or "")
+        _log.warning("the event of job %s was not emitted, the sweeper will: %s", job.id, error, extra=extra)
 
 
-def _emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bool:
+def _emit_ended(job_id: str, kind: str, status: str, finished_at: str, record: bytes) -> bool:
     try:
-        answer = _send(ENDED[status], job_id, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
+        answer = _send(ENDED[status], job_id, kind, f"{job_id}.{status}.{finished_at}", record, HANDED_OVER_SECONDS)
     except http_client.NoAnswerError:
         return True
     except Exception as error:
@@ -133,18 +144,27 @@ def _emit_ended(job_id: str, status: str, finished_at: str, record: bytes) -> bo
     return answer not in NOT_TAKEN
 
 
-def _send(kind: str, job_id: str, event_id: str, record: bytes, answer_s: float, traceparent: str | None = None) -> int:
+def _send(
+    event_type: str,
+    job_id: str,
+    kind: str,
+    event_id: str,
+    record: bytes,
+    answer_s: float,
+    traceparent: str | None = None,
+) -> int:
     """Send an event whose data is the record. Return the status of the answer, which may take `answer_s` seconds."""
     if traceparent is None:
         traceparent = json.loads(record).get("traceparent", "")
-    about_it = {"job.id": job_id, "messaging.message.id": event_id}
-    with tracing.span(f"send {kind}", "PRODUCER", traceparent, _SENDS | about_it) as span:
+    about_it = {"job.id": job_id, "job.kind": kind, "messaging.message.id": event_id}
+    with tracing.span(f"send {event_type}", "PRODUCER", traceparent, _SENDS | about_it) as span:
         attributes = {
             "specversion": "1.0",
-            "type": kind,
+            "type": event_type,
             "source": SOURCE,
             "subject": job_id,
             "id": event_id,
+            "jobkind": kind,
             "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
         }
@@ -158,5 +178,5 @@ def _send(kind: str, job_id: str, event_id: str, record: bytes, answer_s: float,
         if status >= 300:
             span.went_wrong(str(status))
             extra = about(job_id, traceparent=span.traceparent)
-            _log.warning("the broker answered %s to %s of job %s", status, kind, job_id, extra=extra)
+            _log.warning("the broker answered %s to %s of job %s", status, event_type, job_id, extra=extra)
     return status

@@ -7,6 +7,8 @@ What an event must do depends on the subscriber of the Trigger:
 - A JobSink starts a Kubernetes Job for each event, which does one job. So every job needs an event of its own. Redis
   keeps which jobs are announced and not claimed yet, at most JOBSINK_MAX_PENDING: each claim makes room for the next.
 
+Each kind of job has a Trigger and a subscriber of its own, and is announced by itself.
+
 No event is relied on. What nobody has claimed is announced again: by the process that announced it, within seconds; by
 the sweeper; for a JobSink, where each announcement costs a pod, after half a minute and then at doubling intervals.
 """
@@ -15,7 +17,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from knative_jobs.events import emit
 from knative_jobs.runtime import greenlets
@@ -29,7 +31,7 @@ UNCLAIMED_SECONDS = 2
 LOOK_AGAIN_SECONDS = 4
 """So long after the Broker has answered, the process that emitted looks whether jobs wait that nobody claimed."""
 MOST_ANNOUNCED = 10
-"""Jobs announced again at once. More is not needed: a worker that wakes goes on until nothing is due."""
+"""Jobs of a kind announced again at once. More is not needed: a worker that wakes goes on until nothing is due."""
 JOBSINK_REPEAT_SECONDS = 30
 """A Kubernetes Job that has claimed nothing for so long may never do so: its job is announced again."""
 JOBSINK_LONGEST_SECONDS = 3600
@@ -49,68 +51,76 @@ def needs_event(queue: int) -> bool:
     return queue < emit.MAX_OPEN or queue.bit_count() == 1
 
 
-def announce(jobs: Iterable[tuple[str, int, bytes]], due_before: int, traceparent: str | None = None) -> None:
-    """Announce jobs that have become due, as far as they need an event. Returns at once.
+def announce(
+    kind: str, jobs: Iterable[tuple[str, int, bytes]], due_before: int, traceparent: str | None = None
+) -> None:
+    """Announce jobs of one kind that have become due, as far as they need an event. Returns at once.
 
     Args:
+        kind: of the jobs.
         jobs: (id, number of the next attempt, public record as JSON) of each, in the order in which they are due.
-        due_before: how many jobs are due before the first of them.
+        due_before: how many jobs of the kind are due before the first of them.
         traceparent: of the request that submitted all of them. None: each record says its own.
     """
-    if settings().jobsink_max_pending:
+    if kind in settings().jobsink_kinds:
         announce_pending_soon()
     else:
         needed = (job for queue, job in enumerate(jobs, due_before) if needs_event(queue))
-        _events.emit(needed, traceparent, _look_again_soon)
+        events = (emit.Submitted(job_id, kind, attempt, record) for job_id, attempt, record in needed)
+        _events.emit(events, traceparent, _look_again_soon)
 
 
-def announce_unclaimed() -> int:
+def announce_unclaimed() -> bool:
     """Announce the jobs that nobody has claimed for too long.
 
     Returns:
-        How many jobs wait, run, or have a completion event that is not accepted yet.
+        Whether jobs wait, run, or have a completion event that is not accepted yet.
 
     Raises:
         UnavailableError: Redis is away.
     """
-    if settings().jobsink_max_pending:
-        open_jobs, _ = state.overdue(0, 0)
-        _announce_pending()
-    else:
-        open_jobs, overdue = state.overdue(UNCLAIMED_SECONDS, MOST_ANNOUNCED)
-        _emit(overdue)
-    return open_jobs
+    open_for_services, overdue = state.overdue(_service_kinds(), UNCLAIMED_SECONDS, MOST_ANNOUNCED)
+    _emit(overdue)
+    if not settings().jobsink_kinds:
+        return open_for_services
+    open_for_jobsinks, _ = state.overdue(settings().jobsink_kinds, 0, 0)
+    _announce_pending()
+    return open_for_services or open_for_jobsinks
 
 
 def announce_pending_soon() -> None:
-    """With a JobSink, announce as many due jobs as may be pending. Returns at once.
+    """Announce as many due jobs as may be pending, of the kinds whose subscriber is a JobSink. Returns at once.
 
-    Whoever makes a job due calls this, and so does every Kubernetes Job when it has claimed one and when it ends. For
-    the worker Service it does nothing.
+    Whoever makes such a job due calls this, and so does every Kubernetes Job when it has claimed one and when it ends.
     """
-    if settings().jobsink_max_pending and settings().k_sink:
+    if settings().jobsink_kinds and settings().k_sink:
         greenlets.start(_announce_pending_or_log)
 
 
 def hand_over() -> None:
-    """Announce jobs that are due, for a worker that stops: the first, and one that is further back.
+    """Announce jobs that are due, for a worker that stops: the first of its kind, and one that is further back.
 
     The first may be taken by a worker that goes on, before its event has brought another.
 
     Raises:
         UnavailableError: Redis is away.
     """
-    _, due = state.overdue(0, emit.MAX_OPEN)
+    _, due = state.overdue([settings().job_kind], 0, emit.MAX_OPEN)
     _emit(due[:1] + due[1:][-1:])
 
 
-def _emit(jobs: Iterable[state.Due]) -> None:
-    _events.emit((job.id, job.attempts + 1, job.record) for job in jobs)
+def _service_kinds() -> list[str]:
+    return [kind for kind in settings().job_kinds if kind not in settings().jobsink_kinds]
+
+
+def _emit(jobs: Iterable[state.Due], answered: Callable[[], None] | None = None) -> None:
+    events = (emit.Submitted(job.id, job.kind, job.attempts + 1, job.record) for job in jobs)
+    _events.emit(events, answered=answered)
 
 
 def _announce_pending() -> None:
-    most = int(settings().jobsink_max_pending)
-    _emit(state.announce(most, JOBSINK_REPEAT_SECONDS, JOBSINK_LONGEST_SECONDS))
+    s = settings()
+    _emit(state.announce(s.jobsink_kinds, s.jobsink_max_pending, JOBSINK_REPEAT_SECONDS, JOBSINK_LONGEST_SECONDS))
 
 
 def _announce_pending_or_log() -> None:
@@ -135,10 +145,12 @@ def _look_again() -> None:
         looks_at = time.monotonic() + LOOK_AGAIN_SECONDS
         while time.monotonic() < looks_at and not stopping.is_set():
             greenlets.wait_for(asyncio.sleep(0.2))  # so that the end of this process does not wait for long
-        _, overdue = (0, []) if stopping.is_set() else state.overdue(LOOK_AGAIN_SECONDS, MOST_ANNOUNCED)
+        if stopping.is_set():
+            return
+        _, overdue = state.overdue(_service_kinds(), LOOK_AGAIN_SECONDS, MOST_ANNOUNCED)
     except UnavailableError as error:
         _log.warning("jobs that nobody claimed were not announced again, the sweeper will: %s", error)
         return
     finally:
         _looks_again.release()
-    _events.emit(((job.id, job.attempts + 1, job.record) for job in overdue), answered=_look_again_soon)
+    _emit(overdue, answered=_look_again_soon)

@@ -75,13 +75,13 @@ def retry(job_id: str | None) -> bytes:
         ConflictError: the job is neither failed nor cancelled.
         UnavailableError: Redis is away, or takes no writes.
     """
-    before, attempts, due = state.retry(parse_id(job_id))
+    before, attempts, kind, due = state.retry(parse_id(job_id))
     if before == "unknown":
         raise _not_found(job_id)
     if before not in ("failed", "cancelled"):
         raise ConflictError(f"The job is {before}; only one that is failed or cancelled can be tried again.")
     found = record(job_id)
-    announcement.announce([(parse_id(job_id), attempts + 1, found)], due - 1)
+    announcement.announce(kind, [(parse_id(job_id), attempts + 1, found)], due - 1)
     return found
 
 

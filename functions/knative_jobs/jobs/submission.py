@@ -3,16 +3,23 @@
 import hashlib
 import json
 import uuid
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
 
 from knative_jobs.jobs import announcement
-from knative_jobs.runtime import tracing
+from knative_jobs.runtime import job_kind, tracing
 from knative_jobs.runtime.errors import GoneError, InvalidError, KeyReusedError, QueueFullError, UnavailableError
+from knative_jobs.runtime.settings import DEFAULT_KIND, settings
 from knative_jobs.store import state
+from knative_jobs.work import messages
 
 MAX_BATCH = 1000
 MAX_FIELD_BYTES = 4096
+MAX_INPUT_BYTES = 256 * 1024
 MAX_KEY_LENGTH = 255
+_FIELDS = {"kind", "start", "end", "input"}
 EXAMPLE = '{"start": "1", "end": "2"}'
 
 
@@ -22,23 +29,36 @@ class Number(str):
     __slots__ = ()
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+_read_body = msgspec.json.Decoder(dict[str, Raw] | list[Raw]).decode
+_read_job = msgspec.json.Decoder(dict[str, Raw]).decode
+_read_text = msgspec.json.Decoder(str).decode
 
 
 class NewJob(NamedTuple):
     """A job as it was submitted."""
 
     id: str
-    start: str | Number
-    end: str | Number
+    kind: str
+    start: str | Number | None
+    """None: the job has neither start nor end."""
+    end: str | Number | None
+    input: str
+    """As JSON; empty: the job has none."""
 
     def json(self) -> str:
         """Return the public record of a job that has just been submitted."""
-        return f'{{"end":{_json(self.end)},"id":"{self.id}","start":{_json(self.start)},"status":"submitted"}}'
+        end = "" if self.end is None else f'"end":{_json(self.end)},'
+        start = "" if self.start is None else f'"start":{_json(self.start)},'
+        given = f'"input":{self.input},' if self.input else ""
+        kind = "" if self.kind == DEFAULT_KIND else f'"kind":"{self.kind}",'
+        return f'{{{end}"id":"{self.id}",{given}{kind}{start}"status":"submitted"}}'
+
+    def stored(self) -> state.NewJob:
+        """Return the job as it is stored."""
+        if self.start is None or self.end is None:
+            return state.NewJob(self.id, self.kind, "", "", state.ABSENT, self.input)
+        numbers = " ".join(name for name in ("start", "end") if isinstance(getattr(self, name), Number))
+        return state.NewJob(self.id, self.kind, self.start, self.end, numbers, self.input)
 
 
 class Submitted(NamedTuple):
@@ -55,14 +75,16 @@ def parse(body: bytes) -> tuple[list[NewJob], bool]:
         InvalidError: it is not that; the message says where and what.
     """
     try:
-        given = _DECODER.decode(body.decode(json.detect_encoding(body)))
-    except (ValueError, RecursionError) as error:
-        raise InvalidError(f"The body is not JSON ({error}). A job looks like {EXAMPLE}") from error
-    if not isinstance(given, list):
+        given = _read_body(body.decode(json.detect_encoding(body)))
+    except msgspec.ValidationError as error:
+        raise _no_object("The body") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidError(f"The body is not JSON ({_why(body, error)}). A job looks like {EXAMPLE}") from error
+    if isinstance(given, dict):
         return [_new_job(given, "The body")], False
     if not 1 <= len(given) <= MAX_BATCH:
         raise InvalidError(f"A batch has 1 to {MAX_BATCH} jobs; this one has {len(given)}.")
-    return [_new_job(job, f"Job {i} of the batch") for i, job in enumerate(given)], True
+    return [_new_job(_job_of(job, i), f"Job {i} of the batch") for i, job in enumerate(given)], True
 
 
 def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = "", traceparent: str = "") -> Submitted:
@@ -83,16 +105,18 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     """
     if len(idempotency_key) > MAX_KEY_LENGTH:
         raise InvalidError(f"Idempotency-Key is longer than {MAX_KEY_LENGTH} characters.")
-    fields = [(job.id, job.start, job.end, _number_fields(job)) for job in jobs]
+    stored = [job.stored() for job in jobs]
     known = ("", "")
     if idempotency_key:
-        known = _digest(f"{submitted_by} {idempotency_key}"), _digest(repr([job[1:] for job in fields]))
+        known = _digest(f"{submitted_by} {idempotency_key}"), _digest(repr(list(map(_compared, stored))))
     traceparent = tracing.parse(traceparent)
-    word, *rest = state.submit(fields, *known, submitted_by, traceparent)
+    word, *rest = state.submit(stored, *known, submitted_by, traceparent)
     match word:
         case "submitted":
-            due_before = int(rest[0]) - len(jobs)
-            announcement.announce(((job.id, 1, job.json().encode()) for job in jobs), due_before, traceparent)
+            for kind, due in zip(rest[::2], rest[1::2], strict=True):
+                of_kind = [job for job in jobs if job.kind == kind]
+                events = ((job.id, 1, job.json().encode()) for job in of_kind)
+                announcement.announce(str(kind), events, int(due) - len(of_kind), traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":
             return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)
@@ -108,39 +132,102 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     raise UnavailableError(f"The store answered {word!r}.")
 
 
-def _new_job(given: Any, where: str) -> NewJob:
-    if not isinstance(given, dict):
-        raise InvalidError(f"{where} is not a JSON object. A job looks like {EXAMPLE}")
-    if unknown := given.keys() - {"start", "end"}:
+def _why(body: bytes, error: Exception) -> str:
+    """Return what is wrong with a body, as the standard library says it: with the line and column."""
+    try:
+        json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as known:
+        return str(known)
+    return str(error) if isinstance(error, RecursionError) else "not valid Unicode: half of a surrogate pair"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _no_object(where: str) -> InvalidError:
+    return InvalidError(f"{where} is not a JSON object. A job looks like {EXAMPLE}")
+
+
+def _job_of(given: Raw, place: int) -> dict[str, Raw]:
+    try:
+        return _read_job(given)
+    except msgspec.ValidationError as error:
+        raise _no_object(f"Job {place} of the batch") from error
+
+
+def _new_job(given: dict[str, Raw], where: str) -> NewJob:
+    if unknown := given.keys() - _FIELDS:
         raise InvalidError(
             f"{where} has fields that a job does not have: {_names(unknown)}. A job looks like {EXAMPLE}"
         )
-    for name in ("start", "end"):
-        if name not in given:
-            raise InvalidError(f"{where} has no {name}. A job looks like {EXAMPLE}")
-        if not isinstance(given[name], str):
+    inside = f"{where[0].lower()}{where[1:]}"
+    kind = _kind(given, inside)
+    start = end = None
+    if kind == DEFAULT_KIND or "start" in given or "end" in given:
+        for name in ("start", "end"):
+            if name not in given:
+                raise InvalidError(f"{where} has no {name}. A job looks like {EXAMPLE}")
+        start, end = (_text_or_number(name, given[name], inside) for name in ("start", "end"))
+    return NewJob(str(uuid.uuid4()), kind, start, end, _input(given, inside))
+
+
+def _kind(given: dict[str, Raw], inside: str) -> str:
+    if "kind" in given:
+        written = bytes(given["kind"])
+        kind = _read_text(written) if written[:1] == b'"' else ""
+        if not job_kind.is_name(kind):
             raise InvalidError(
-                f"{name} in {where[0].lower()}{where[1:]} is not a string or a number. A job looks like {EXAMPLE}"
+                f"kind in {inside} is not the name of a kind: that is 1 to 63 small letters, digits and hyphens, "
+                "a letter first."
             )
-        _check_text(name, given[name])
-    return NewJob(str(uuid.uuid4()), given["start"], given["end"])
+    else:
+        kind = DEFAULT_KIND
+    if kind not in settings().job_kinds:
+        raise InvalidError(f"There are no jobs of kind {kind} here, as {inside} is; kind is one of: {_kinds()}.")
+    return kind
 
 
-def _check_text(name: str, text: str) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidError(f"{name} is not valid Unicode: it has half of a surrogate pair.") from None
-    if size > MAX_FIELD_BYTES:
+def _kinds() -> str:
+    return ", ".join(settings().job_kinds)
+
+
+def _text_or_number(name: str, given: Raw, inside: str) -> str | Number:
+    written = bytes(given)
+    if written[:1] == b'"':
+        text = _read_text(written)
+    elif written[0] in b"-0123456789":
+        text = Number(written.decode())
+    else:
+        raise InvalidError(f"{name} in {inside} is not a string or a number. A job looks like {EXAMPLE}")
+    if len(text) > MAX_FIELD_BYTES // 4 and (size := len(text.encode())) > MAX_FIELD_BYTES:
         raise InvalidError(f"{name} is {size} bytes long; {MAX_FIELD_BYTES} is the most.")
+    return text
+
+
+def _input(given: dict[str, Raw], inside: str) -> str:
+    """Return the input of a job, byte for byte."""
+    if "input" not in given:
+        return ""
+    written = bytes(given["input"])
+    if len(written) > MAX_INPUT_BYTES:
+        raise InvalidError(f"input in {inside} is {len(written)} bytes long; {MAX_INPUT_BYTES} is the most.")
+    text = written.decode()
+    try:
+        messages.check_readable(text)
+    except ValueError as error:
+        raise InvalidError(f"input in {inside} cannot be taken: {error}.") from error
+    return text
 
 
 def _names(unknown: set[str]) -> str:
     return ", ".join(ascii(name)[:40] for name in sorted(unknown)[:5])
 
 
-def _number_fields(job: NewJob) -> str:
-    return " ".join(name for name in ("start", "end") if isinstance(getattr(job, name), Number))
+def _compared(job: state.NewJob) -> tuple[str, ...]:
+    """Return what makes two jobs the same. That of a job of before there were kinds stays as it was."""
+    plain = job.start, job.end, job.number_fields
+    return plain if (job.kind, job.input) == (DEFAULT_KIND, "") else (*plain, job.kind, job.input)
 
 
 def _json(value: str) -> str:

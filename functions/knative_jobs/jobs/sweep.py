@@ -35,10 +35,10 @@ def sweep() -> None:
         UnavailableError: Redis was away to the end.
     """
     ends_at = time.monotonic() + settings().sweep_seconds
-    open_jobs = 1
-    while open_jobs:
+    more = True
+    while more:
         try:
-            open_jobs = sweep_once()
+            more = sweep_once()
         except UnavailableError as error:
             if time.monotonic() >= ends_at:
                 raise
@@ -47,8 +47,8 @@ def sweep() -> None:
             return
 
 
-def sweep_once() -> int:
-    """Make one pass. Return how many jobs wait, run, or are to be announced.
+def sweep_once() -> bool:
+    """Make one pass. Return whether jobs wait, run, are to be announced, or are to be removed.
 
     Raises:
         UnavailableError: Redis is away.
@@ -58,13 +58,13 @@ def sweep_once() -> int:
     for job_id, status, traceparent in state.reclaim(_LEASE_EXPIRED):
         _log.warning("job %s: its lease ran out, now %s", job_id, status, extra=about(job_id, 0, traceparent))
     outbox.announce_soon()
-    open_jobs = announcement.announce_unclaimed()
+    some_are_open = announcement.announce_unclaimed()
     _check()
-    return open_jobs + _purge()
+    return _purge() or some_are_open
 
 
-def _purge() -> int:
-    """Remove the jobs whose retention is over. Return how many there may be still, when that takes too long."""
+def _purge() -> bool:
+    """Remove the jobs whose retention is over. Return whether there may be more, when that takes too long."""
     removed, ends_at = 0, time.monotonic() + PASS_SECONDS
     while True:
         began = time.monotonic()
@@ -76,7 +76,7 @@ def _purge() -> int:
             break
     if removed:
         _log.info("%s jobs removed, their retention is over", removed)
-    return found if more else 0
+    return more
 
 
 def _check() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
-from knative_jobs.runtime import public_url, redis_url
+from knative_jobs.runtime import job_kind, public_url, redis_url
 
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
@@ -23,6 +23,12 @@ RedisUrl = Annotated[str, redis_url.parse]
 PublicUrl = Annotated[str, public_url.check]
 
 Statuses = frozenset[str]
+
+DEFAULT_KIND = "default"
+"""The kind of a job that names none."""
+
+Kind = Annotated[str, job_kind.check]
+Kinds = tuple[str, ...]
 
 ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
 """The words of JOB_EVENTS, and the status that each stands for."""
@@ -52,6 +58,8 @@ class Settings:
     """A change is acknowledged once so many replicas of Redis have it, so that a failover does not lose it."""
     redis_wait_fsync: bool = False
     """A change is acknowledged once it is on the disk of the primary, and of so many replicas. Needs Redis 7.2."""
+    redis_key_prefix: str = ""
+    """What the name of every key begins with. Empty: the names are as `store/lua/prelude.lua` has them."""
     k_sink: str = ""
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
     k_sink_token_file: str = ""
@@ -67,6 +75,12 @@ class Settings:
     its own answers."""
     api_tokens: str = ""
     """Who may call the public endpoints: see `auth`. Empty: anybody."""
+    job_kinds: Kinds = (DEFAULT_KIND,)
+    """The kinds of job that submissions take, with spaces between them. A worker of each must be there."""
+    jobsink_kinds: Kinds = ()
+    """Those of them whose subscriber is a JobSink; each other one's is a worker Service."""
+    job_kind: Kind = DEFAULT_KIND
+    """The kind of the jobs that this worker does. It claims no other."""
     job_work: str = ""
     """The user's own work, as `package.module:function`. Empty: the stand-in that waits."""
     job_seconds: AtLeast0 = 1
@@ -80,16 +94,16 @@ class Settings:
     job_max_attempts: AtLeast1 = 3
     """So many attempts may go wrong before the job is failed."""
     job_max_running: Annotated[int, 0] = 0
-    """So many jobs may be in progress at once, over all workers and Revisions. 0: as many as there are workers."""
+    """So many jobs of a kind may be in progress at once, over all workers and Revisions. 0: any number."""
     job_backoff_seconds: AtLeast0 = 2
     """The wait before the second attempt; it doubles with each further one."""
     job_retention_seconds: Positive = 7 * 24 * 3600
     """How long a job that has ended is kept."""
     max_queued_jobs: AtLeast1 = 100_000
-    """Submissions are refused while so many jobs wait."""
-    jobsink_max_pending: Annotated[int, 0] = 0
-    """With a JobSink as subscriber: how many jobs may be announced and not claimed, so how many Kubernetes Jobs may be
-    about to begin. 0: the subscriber is the worker Service."""
+    """Submissions of a kind are refused while so many jobs of it wait."""
+    jobsink_max_pending: AtLeast1 = 32
+    """How many jobs of each kind whose subscriber is a JobSink may be announced and not claimed, so how many Kubernetes
+    Jobs may be about to begin."""
     worker_drain_seconds: AtLeast0 = 30
     """How long a worker, once awake, goes on claiming due jobs within one request."""
     worker_grace_seconds: AtLeast0 = 20
@@ -135,6 +149,8 @@ def _parse(name: str, hint: type, text: str) -> Any:
         return _flag(name, text)
     if hint == Statuses:
         return _statuses(name, text)
+    if hint == Kinds:
+        return tuple(dict.fromkeys(_checked(name, job_kind.check, word) for word in text.replace(",", " ").split()))
     number, least = get_args(hint)
     if number is str:
         return _checked(name, least, text)

@@ -74,8 +74,11 @@ _WRONG_SERVER_CODES = ("UNBLOCKED", "NOREPLICAS")  # which redis-py has no excep
 _TOUCH = "touch"
 """The script that writes something and changes nothing."""
 _LUA = Path(__file__).with_name("lua")
-_SHARED = ("prelude", "render", "standing")
+_SHARED = ("prelude", "render", "listing", "standing")
 """The files of `lua/` that are no scripts: what scripts share."""
+
+_KEY = "jobs"
+"""The key that each call declares. It is never there; all keys of an installation are in its Redis Cluster slot."""
 
 Command = tuple[Any, ...]
 
@@ -155,7 +158,7 @@ def _load(name: str) -> Command:
 
 
 def _evalsha(name: str, *args: Any) -> Command:
-    return ("EVALSHA", _script(name).sha, 0, *args)
+    return ("EVALSHA", _script(name).sha, 1, _prefix() + _KEY, *args)
 
 
 def _confirmation() -> list[Command]:
@@ -206,7 +209,12 @@ def _script(name: str) -> _Script:
         names = re.findall(r"\w+", re.findall(r"^local (?:function )?([\w, ]+)", block, re.MULTILINE)[0])
         if re.search(rf"\b({'|'.join(names)})\b", re.sub("--.*", "", text)):
             text = f"{block}\n\n{text}"
+    text = f"local PREFIX = '{_prefix()}'\n\n{text}"
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _prefix() -> str:
+    return settings().redis_key_prefix
 
 
 @cache

@@ -7,7 +7,8 @@ UnconfirmedError when too few replicas have what they wrote.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from knative_jobs.runtime.errors import UnconfirmedError
@@ -25,6 +26,8 @@ _HANDED_BACK = json.dumps(
         "give workers more WORKER_GRACE_SECONDS, or the job less to do",
     }
 )
+ABSENT = "absent"
+"""In place of the names of number fields: a job has neither start nor end."""
 Call = tuple[Any, ...]
 """A script's name and arguments."""
 _PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
@@ -36,31 +39,55 @@ class Claim(NamedTuple):
     id: str
     attempt: int
     failures: int
+    kind: str
     start: str
     end: str
     number_fields: str
+    """Which of start and end are JSON numbers; ABSENT: the job has neither."""
+    input: str
+    """As JSON; empty: the job has none."""
     traceparent: str
+
+
+class NewJob(NamedTuple):
+    """A job to be submitted. The fields are those of Claim."""
+
+    id: str
+    kind: str
+    start: str
+    end: str
+    number_fields: str
+    input: str
 
 
 class Due(NamedTuple):
     """A job that is due and to be announced; `record` is its public record as JSON."""
 
     id: str
+    kind: str
     attempts: int
     record: bytes
 
 
-class Overview(NamedTuple):
-    """How all jobs stand, and what happened in each of the last minutes."""
+class Standing(NamedTuple):
+    """How the jobs of a kind stand, and what happened to them so far."""
 
+    kind: str
     counts: dict[str, int]
     """By status, those without jobs among them."""
     oldest_waiting_s: float
     """For how long the oldest waiting job has waited since its submission; 0: none waits."""
     totals: dict[str, int]
     """How often each thing happened, in the words of `prelude.lua`; also the attempts `started` and jobs `complete`."""
-    minutes: list[tuple[int, dict[str, int]]]
-    """The second of the epoch at which each began, and the totals then: empty when nothing happened in it."""
+
+
+class Overview(NamedTuple):
+    """How the jobs stand, and what happened in each of the last minutes."""
+
+    begins: range
+    """The seconds of the epoch at which the minutes began, oldest first, the present one among them."""
+    kinds: list[tuple[Standing, list[dict[str, int]]]]
+    """How each kind stands, and its totals as each of the minutes began: empty when nothing happened in it."""
 
 
 _SWEPT_AT = "swept-at"
@@ -68,11 +95,9 @@ _SWEPT_AT = "swept-at"
 
 
 class Metrics(NamedTuple):
-    """How all jobs stand, and what happened so far; the first three are those of Overview."""
+    """How the jobs stand, what happened so far, and whether Redis can take more."""
 
-    counts: dict[str, int]
-    oldest_waiting_s: float
-    totals: dict[str, int]
+    kinds: list[Standing]
     bounds: list[str]
     """The upper bounds of the histograms in `totals`, in seconds, ascending; `+Inf` comes after them."""
     swept_at: int
@@ -100,19 +125,20 @@ class Ended(NamedTuple):
     """A job that has ended and whose event is to be emitted; `record` is its public record as JSON."""
 
     id: str
+    kind: str
     status: str
     finished_at: str
     record: bytes
 
 
 def submit(
-    jobs: list[tuple[str, str, str, str]],
+    jobs: list[NewJob],
     key: str = "",
     fingerprint: str = "",
     submitted_by: str = "",
     traceparent: str = "",
 ) -> list[str | int]:
-    """Submit jobs, given as (id, start, end, number-fields). Return the reply of `submit.lua`."""
+    """Submit jobs. Return the reply of `submit.lua`."""
     fields = [field for job in jobs for field in job]
     known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
     reply = _run_confirmed(("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields))
@@ -121,6 +147,8 @@ def submit(
 
 def claim(job_id: str, worker_ip: str) -> Claim | str:
     """Claim the named job. Where it is not due, or `job_id` is empty, claim the job that has been due the longest.
+
+    Only jobs of the kind JOB_KIND are claimed.
 
     Returns:
         The claim; `none` when no job is due; `full` when JOB_MAX_RUNNING jobs are in progress.
@@ -173,15 +201,15 @@ def cancel(job_id: str) -> tuple[str, str]:
     return before.decode(), now[0].decode() if now else ""
 
 
-def retry(job_id: str) -> tuple[str, int, int]:
+def retry(job_id: str) -> tuple[str, int, str, int]:
     """Submit a failed or cancelled job again; leave any other as it is.
 
     Returns:
-        Its status before (`unknown` for no such job), the attempts so far, and how many jobs are due.
+        Its status before (`unknown` for no such job), the attempts so far, its kind, and how many jobs of that are due.
     """
     before, *now = _run_confirmed(("retry", job_id))
-    attempts, due = now[1:] or (0, 0)
-    return before.decode(), attempts, due
+    attempts, kind, due = now[1:] or (0, b"", 0)
+    return before.decode(), attempts, kind.decode(), due
 
 
 def postpone(job_id: str, delay_s: float) -> bool:
@@ -219,31 +247,44 @@ def check(most: int = 1000) -> Checked:
     Args:
         most: how many entries to look at; some 10 microseconds of Redis's time each.
     """
-    reply = run("check", most, settings().job_lease_seconds, settings().job_retention_seconds)
+    s = settings()
+    reply = run("check", most, s.job_lease_seconds, s.job_retention_seconds, *s.job_kinds)
     return Checked(*([word.decode(errors="replace") for word in words] for words in reply))
 
 
-def overdue(for_s: float, most: int) -> tuple[int, list[Due]]:
-    """Return how many jobs wait, run or are to be announced, and those due for longer than `for_s` seconds."""
-    open_jobs, *found = run("overdue", for_s, most, settings().job_max_running)
-    return open_jobs, _due(found)
-
-
-def announce(most: int, first_s: float, longest_s: float) -> list[Due]:
-    """Choose due jobs to announce to a JobSink, and note that they are announced.
+def overdue(kinds: Collection[str], for_s: float, most: int) -> tuple[bool, list[Due]]:
+    """Return whether jobs of these kinds wait, run or are to be announced, and those due for over `for_s` seconds.
 
     Args:
-        most: how many jobs may be announced and not claimed.
+        kinds: the kinds to look at.
+        for_s: how long, in seconds.
+        most: the most jobs of each kind.
+    """
+    replies = run_all([("overdue", for_s, most, settings().job_max_running, kind) for kind in kinds])
+    found = [_due(kind, late) for kind, (_, *late) in zip(kinds, replies, strict=True)]
+    return any(reply[0] for reply in replies), list(chain.from_iterable(found))
+
+
+def announce(kinds: Collection[str], most: int, first_s: float, longest_s: float) -> list[Due]:
+    """Choose due jobs to announce to JobSinks, and note that they are announced.
+
+    Args:
+        kinds: the kinds whose subscriber is a JobSink.
+        most: how many jobs of each kind may be announced and not claimed.
         first_s: a job that nobody claims is chosen again after so many seconds, then at doubling intervals.
         longest_s: the longest of these intervals.
     """
-    return _due(run("announce", most, first_s, longest_s, settings().job_max_running))
+    calls = [("announce", most, first_s, longest_s, settings().job_max_running, kind) for kind in kinds]
+    return [due for kind, reply in zip(kinds, run_all(calls), strict=True) for due in _due(kind, reply)]
 
 
 def outbox_take(most: int, hidden_for_s: float) -> list[Ended]:
     """Take ends of jobs from the outbox, for whose events nobody else is to care for `hidden_for_s` seconds."""
     reply = run("outbox_take", most, hidden_for_s)
-    return [Ended(job.decode(), status.decode(), at.decode(), record) for job, status, at, record in reply]
+    return [
+        Ended(job.decode(), kind.decode(), status.decode(), at.decode(), record)
+        for job, kind, status, at, record in reply
+    ]
 
 
 def outbox_acknowledge(ends: Iterable[Ended]) -> None:
@@ -257,42 +298,52 @@ def record(job_id: str) -> bytes | None:
     return found
 
 
-def page(listing: str, after: str, length: int) -> tuple[bytes, str]:
-    """Return records as JSON with commas between them, and where the next page begins (empty: there is none)."""
-    records, last = run("page", listing, after, length)
+def page(listing: str, kind: str, after: str, length: int) -> tuple[bytes, str]:
+    """Return records as JSON with commas between them, and where the next page begins (empty: there is none).
+
+    Args:
+        listing: a status, or `incomplete`.
+        kind: the kind of the jobs; empty: all.
+        after: where the page begins: what this returned for the page before.
+        length: the most records. There may be fewer, where they are long.
+    """
+    records, last = run("page", listing, after, length, kind)
     return records, last.decode()
 
 
-def newest(status: str, before: str, length: int) -> tuple[bytes, str]:
+def newest(status: str, kind: str, before: str, length: int) -> tuple[bytes, str]:
     """Return what `page` returns, newest first; an empty `status` means all jobs."""
-    records, last = run("newest", status, before, length)
+    records, last = run("newest", status, before, length, kind)
     return records, last.decode()
 
 
-def pages(listing: str) -> Iterator[bytes]:
+def pages(listing: str, kind: str) -> Iterator[bytes]:
     """Yield a whole list in pieces, each as `page` returns them."""
     after = ""
     while True:
-        records, after = page(listing, after, _PAGE)
+        records, after = page(listing, kind, after, _PAGE)
         yield records
         if not after:
             return
 
 
-def overview(minutes: int) -> Overview:
-    """Return how all jobs stand, and the last `minutes` minutes, the present one among them, oldest first."""
-    counts, oldest, totals, present, *found = run("overview", minutes)
+def overview(minutes: int, kind: str) -> Overview:
+    """Return how the jobs of a kind stand, of all when it is empty, and the last `minutes` minutes."""
+    present, *found = run("overview", minutes, kind)
     begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
-    then = list(zip(begins, map(_totals, found), strict=True))
-    return Overview(_numbers(counts), float(oldest), _totals(totals), then)
+    return Overview(begins, [(_standing(reply[:4]), list(map(_totals, reply[4:]))) for reply in found])
 
 
 def metrics() -> Metrics:
     """Return how all jobs stand, what happened so far, and whether Redis can take more."""
-    counts, oldest, totals, bounds, memory, limit, writable = run("metrics")
-    swept_at = _numbers(totals).get(_SWEPT_AT, 0)
-    counted = _numbers(counts), float(oldest), _totals(totals), bounds.decode().split()
-    return Metrics(*counted, swept_at, memory, limit, bool(writable))
+    bounds, memory, limit, writable, *found = run("metrics")
+    swept_at = max(_numbers(totals).get(_SWEPT_AT, 0) for _, _, _, totals in found)
+    return Metrics(list(map(_standing, found)), bounds.decode().split(), swept_at, memory, limit, bool(writable))
+
+
+def _standing(reply: list[Any]) -> Standing:
+    kind, counts, oldest, totals = reply
+    return Standing(kind.decode(), _numbers(counts), float(oldest), _totals(totals))
 
 
 def _totals(flat: list[Any]) -> dict[str, int]:
@@ -353,15 +404,15 @@ def _on_end() -> tuple[float, str]:
 
 def _claim_call(job_id: str, worker_ip: str) -> Call:
     s = settings()
-    return "claim", job_id, s.job_lease_seconds, worker_ip, s.job_max_running
+    return "claim", job_id, s.job_lease_seconds, worker_ip, s.job_max_running, s.job_kind
 
 
 def _claim(reply: Any) -> Claim | str:
     if isinstance(reply, bytes):
         return reply.decode()
     job, attempt, failures, *rest = reply
-    return Claim(job.decode(), attempt, failures, *(field.decode() for field in rest))
+    return Claim(job.decode(), attempt, failures, settings().job_kind, *(field.decode() for field in rest))
 
 
-def _due(reply: Iterable[Any]) -> list[Due]:
-    return [Due(job.decode(), int(attempts), record) for job, attempts, record in reply]
+def _due(kind: str, reply: Iterable[Any]) -> list[Due]:
+    return [Due(job.decode(), kind, int(attempts), record) for job, attempts, record in reply]

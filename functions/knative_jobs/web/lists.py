@@ -8,6 +8,7 @@ from flask import Request, Response
 
 from knative_jobs.jobs import lifecycle
 from knative_jobs.runtime.errors import InvalidError
+from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
 from knative_jobs.web import links
 from knative_jobs.web.endpoint import answer
@@ -28,25 +29,28 @@ def answer_list(request: Request, listing: str) -> Response:
     pieces, each of one moment.
 
     Args:
-        request: may have `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+        request: may have `kind`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
         listing: a status, or `incomplete`.
 
     Raises:
-        InvalidError: `limit` or `cursor` is not what it must be.
+        InvalidError: one of these is not what it must be.
     """
+    kind = chosen_kind(request)
     if "limit" not in request.args and "cursor" not in request.args:
-        pieces = state.pages(listing)
+        pieces = state.pages(listing, kind)
         first = next(pieces)  # while an error can still be answered as one
         return answer(_array(itertools.chain([first], pieces)))
     limit, cursor = _limit(request), _cursor(request)
-    return _page(request, _ROUTES[listing], {"limit": limit}, *state.page(listing, cursor, limit))
+    query: dict[str, str | int] = {"kind": kind} if kind else {}
+    query["limit"] = limit
+    return _page(request, _ROUTES[listing], query, *state.page(listing, kind, cursor, limit))
 
 
 def answer_newest(request: Request) -> Response:
     """Answer with a page of the jobs, newest first, and a `Link` to the next.
 
     Args:
-        request: may have `status`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+        request: may have `status`, `kind`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
 
     Raises:
         InvalidError: one of these is not what it must be.
@@ -54,10 +58,23 @@ def answer_newest(request: Request) -> Response:
     status = request.args.get("status", "")
     if status and status not in lifecycle.STATUSES:
         raise InvalidError(f"status is one of: {', '.join(lifecycle.STATUSES)}; not {status[:40]!r}.")
-    limit, cursor = _limit(request), _cursor(request)
+    kind, limit, cursor = chosen_kind(request), _limit(request), _cursor(request)
     query: dict[str, str | int] = {"status": status} if status else {}
+    query |= {"kind": kind} if kind else {}
     query["limit"] = limit
-    return _page(request, "/dashboard/jobs", query, *state.newest(status, cursor, limit))
+    return _page(request, "/dashboard/jobs", query, *state.newest(status, kind, cursor, limit))
+
+
+def chosen_kind(request: Request) -> str:
+    """Return the kind that the query asks for; empty: all.
+
+    Raises:
+        InvalidError: there is no such kind.
+    """
+    kind = request.args.get("kind", "")
+    if kind and kind not in settings().job_kinds:
+        raise InvalidError(f"kind is one of: {', '.join(settings().job_kinds)}; not {kind[:40]!r}.")
+    return kind
 
 
 def _page(request: Request, route: str, query: dict[str, str | int], records: bytes, after: str) -> Response:

@@ -52,12 +52,15 @@ class _Jobs(Collector):
 
     def collect(self) -> Iterator[Metric]:
         read = self._read
-        jobs = GaugeMetricFamily("knative_jobs", "Jobs that have this status now.", labels=["status"])
-        for status, number in read.counts.items():
-            jobs.add_metric([status], number)
-        yield jobs
+        jobs = GaugeMetricFamily("knative_jobs", "Jobs that have this status now.", labels=["status", "kind"])
         name, meaning = "knative_jobs_oldest_waiting_seconds", "Age of the oldest job that waits; 0 when none does."
-        yield GaugeMetricFamily(name, meaning, value=read.oldest_waiting_s)
+        oldest = GaugeMetricFamily(name, meaning, labels=["kind"])
+        for each in read.kinds:
+            oldest.add_metric([each.kind], each.oldest_waiting_s)
+            for status, number in each.counts.items():
+                jobs.add_metric([status, each.kind], number)
+        yield jobs
+        yield oldest
         for name, meaning, value in (
             ("last_sweep_timestamp_seconds", "When the sweeper last looked; 0: never.", read.swept_at),
             ("redis_memory_bytes", "What Redis uses.", read.memory_bytes),
@@ -66,11 +69,16 @@ class _Jobs(Collector):
         ):
             yield GaugeMetricFamily(f"knative_jobs_{name}", meaning, value=value)
         for what, (name, meaning) in _COUNTERS.items():
-            yield CounterMetricFamily(name, meaning, value=read.totals.get(what, 0))
+            counter = CounterMetricFamily(name, meaning, labels=["kind"])
+            for each in read.kinds:
+                counter.add_metric([each.kind], each.totals.get(what, 0))
+            yield counter
         for what, (name, meaning) in _HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, meaning, labels=["kind"])
             bounds = [*read.bounds, "+Inf"]
-            up_to = accumulate(read.totals.get(f"{what}.le.{bound}", 0) for bound in bounds)
             labels = [*(str(float(bound)) for bound in read.bounds), "+Inf"]
-            buckets = list(zip(labels, up_to, strict=True))
-            total = read.totals.get(f"{what}.micros", 0) / 1e6
-            yield HistogramMetricFamily(name, meaning, buckets=buckets, sum_value=total)
+            for each in read.kinds:
+                up_to = accumulate(each.totals.get(f"{what}.le.{bound}", 0) for bound in bounds)
+                total = each.totals.get(f"{what}.micros", 0) / 1e6
+                histogram.add_metric([each.kind], list(zip(labels, up_to, strict=True)), total)
+            yield histogram

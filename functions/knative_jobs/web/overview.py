@@ -1,6 +1,7 @@
 """How all jobs stand, for people who look: the counts of now, and the last hour minute by minute."""
 
 import json
+from collections import Counter
 
 from knative_jobs.store import state
 
@@ -8,8 +9,8 @@ MINUTES = 60
 _COUNTED = ("submitted", "started", "complete", "failed", "cancelled")
 
 
-def as_json() -> str:
-    """Return the overview as a JSON object.
+def as_json(kind: str) -> str:
+    """Return the overview of a kind, of all jobs when it is empty, as a JSON object.
 
     It has `counts` (jobs by status), `oldest-waiting-seconds` (since the submission of the oldest job that waits; 0:
     none does) and `minutes`, the oldest first. Each has `at`, the second of the epoch at which it began; how many jobs
@@ -19,23 +20,33 @@ def as_json() -> str:
     Raises:
         UnavailableError: Redis is away.
     """
-    found = state.overview(MINUTES)
-    minutes, end = [], found.totals
-    for at, begin in reversed(found.minutes):
-        begin = begin or end  # nothing happened
-        minutes.append({"at": at, **_between(begin, end)})
-        end = begin
-    seen = {"counts": found.counts, "oldest-waiting-seconds": found.oldest_waiting_s, "minutes": minutes[::-1]}
+    found = state.overview(MINUTES, kind)
+    counts: Counter[str] = Counter()
+    happened: list[Counter[str]] = [Counter() for _ in found.begins]
+    for standing, then in found.kinds:
+        counts.update(standing.counts)
+        end = standing.totals
+        for minute, begin in zip(reversed(happened), reversed(then), strict=True):
+            begin = begin or end  # nothing happened
+            minute.update(_between(begin, end))
+            end = begin
+    seen = {
+        "counts": counts,
+        "oldest-waiting-seconds": max(standing.oldest_waiting_s for standing, _ in found.kinds),
+        "minutes": [_minute(*each) for each in zip(found.begins, happened, strict=True)],
+    }
     return json.dumps(seen, separators=(",", ":"))
 
 
-def _between(begin: dict[str, int], end: dict[str, int]) -> dict[str, float]:
+def _minute(at: int, happened: Counter[str]) -> dict[str, float]:
+    return {"at": at} | {what: happened[what] for what in _COUNTED} | {"waited": happened["waited.micros"] / 1e6}
+
+
+def _between(begin: dict[str, int], end: dict[str, int]) -> dict[str, int]:
     """Return what happened from one moment to another, of which these are the totals.
 
     They may fall where Redis's clock went back, or where somebody removed them: that counts as nothing.
     """
     counted = (*_COUNTED, "restarted", "waited.micros")
     happened = {what: max(0, end.get(what, 0) - begin.get(what, 0)) for what in counted}
-    waited_s = happened.pop("waited.micros") / 1e6
-    first = max(0, happened["started"] - happened.pop("restarted"))
-    return {**happened, "started": first, "waited": waited_s}
+    return happened | {"started": max(0, happened["started"] - happened["restarted"])}

@@ -133,11 +133,16 @@ def result_text(result: Any) -> str:
     text = _encode(result)
     if len(text) > MAX_RESULT_BYTES:
         raise ValueError(f"it has over {MAX_RESULT_BYTES} bytes as JSON")
+    check_readable(text)
+    return text
+
+
+def check_readable(text: str) -> None:
+    """Raise a ValueError, whose message says why, if some JSON parsers would refuse this JSON text."""
     if text.count("[") + text.count("{") > MAX_RESULT_DEPTH and _depth(text) > MAX_RESULT_DEPTH:
         raise ValueError(f"it is nested more than {MAX_RESULT_DEPTH} deep")
     if len(text) > MAX_RESULT_DIGITS and re.search(rf"\d{{{MAX_RESULT_DIGITS + 1}}}", _STRING.sub("", text)):
         raise ValueError(f"it has a number of more than {MAX_RESULT_DIGITS} digits")
-    return text
 
 
 def is_result(text: str) -> bool:

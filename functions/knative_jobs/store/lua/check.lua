@@ -1,5 +1,6 @@
 -- Makes the indexes fit the records, a piece at each call: for somebody may have removed a key, or put something else there.
 -- ARGV   1 the most index entries to look at   2 lease in seconds   3 retention in seconds
+--        then the kinds that there may be jobs of
 -- Reply  {{id removed, ...}, {id mended, ...}, {key of what was set aside, ...}}
 -- Guarantee  an entry without a record is removed from all indexes. A job is in the indexes of its status and in no others:
 --            one that waits is due, one that runs has a lease, one that has ended has a retention; from now on, where it had
@@ -9,30 +10,51 @@
 local most, lease, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
 local removed, mended, foreign = {}, {}, {}
-local round = {INCOMPLETE, DUE, LEASES, RETENTION}
-for _, status in ipairs({'submitted', 'in progress', 'complete', 'failed', 'cancelled'}) do
-  round[#round + 1] = index(status)
-  round[index(status)] = true
+-- Kinds that have jobs and were forgotten.
+for i = 4, #ARGV do
+  local kind = ARGV[i]
+  local has_jobs = kind ~= 'default' and redis.call('EXISTS', index('incomplete', kind), index('complete', kind)) > 0
+  if has_jobs then write('SADD', KINDS, kind) end
+end
+
+-- All indexes, and those of each kind with the ones that all kinds share.
+local round, of = {LEASES, RETENTION}, {}
+for _, kind in ipairs(kinds()) do
+  of[kind] = {LEASES, RETENTION, index('incomplete', kind), due_key(kind)}
+  for _, status in ipairs(statuses) do
+    table.insert(of[kind], index(status, kind))
+  end
+  for i = 3, #of[kind] do round[#round + 1] = of[kind][i] end
 end
 
 -- Returns the indexes that a job belongs to, each with the score to give it where it is missing; {} for no job.
 local function places(job)
-  if not job or not moment(job[2]) or not round[index(job[1])] then return {} end
-  local found, status = {[index(job[1])] = job[2]}, job[1]
-  if status ~= 'complete' then found[INCOMPLETE] = job[2] end
-  if status == 'submitted' then found[DUE] = at
+  if not job or not moment(job[2]) or not is_status[job[1]] then return {} end
+  local status, kind = job[1], job[3]
+  local found = {[index(status, kind)] = job[2]}
+  if status ~= 'complete' then found[index('incomplete', kind)] = job[2] end
+  if status == 'submitted' then found[due_key(kind)] = at
   elseif status == 'in progress' then found[LEASES] = at + lease
   else found[RETENTION] = at + retention end
   return found
 end
 
--- Makes the indexes fit a job. Returns whether it is in the index `key` from now on.
+-- Makes the indexes of a job's kind, and the index `key`, fit the job. Returns whether it is in that one from now on.
 local function fit(id, key)
-  local right, changes = places(read_job(id)), 0
-  for _, each in ipairs(round) do
+  local job = read_job(id)
+  local right, changes = places(job), 0
+  local function fit_one(each)
     local score = read('ZSCORE', each, id)
     if score and not right[each] then changes = changes + write('ZREM', each, id)
     elseif right[each] and not score then changes = changes + write('ZADD', each, right[each], id) end
+  end
+  fit_one(key)
+  if not next(right) then
+    for _, each in ipairs(round) do fit_one(each) end
+  else
+    if not of[job[3]] then write('SADD', KINDS, job[3]) end  -- the next call goes round its indexes too
+    for each in pairs(right) do fit_one(each) end
+    for _, each in ipairs(of[job[3]] or {}) do fit_one(each) end
   end
   if not next(right) then
     write('ZREM', OUTBOX, id)
@@ -43,11 +65,12 @@ local function fit(id, key)
   return right[key]
 end
 
-local types = {[TOTALS] = 'hash', [ANNOUNCED] = 'hash', [LAST] = 'string', [CLOCK] = 'string', [CHECKED] = 'string', [OUTBOX] = 'zset'}
+local types = {[LAST] = 'string', [KINDS] = 'set', [CLOCK] = 'string', [CHECKED] = 'string', [OUTBOX] = 'zset'}
+for kind in pairs(of) do types[totals_key(kind)], types[announced_key(kind)] = 'hash', 'hash' end
 for _, key in ipairs(round) do types[key] = 'zset' end
-for key, kind in pairs(types) do
+for key, right in pairs(types) do
   local found = redis.call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then set_aside(key) end
+  if found ~= right and found ~= 'none' then set_aside(key) end
   if redis.call('EXISTS', aside_key(key)) == 1 then foreign[#foreign + 1] = aside_key(key) end
 end
 

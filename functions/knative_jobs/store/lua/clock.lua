@@ -21,7 +21,10 @@ local function later(key, after)
   end
 end
 
-for id, due in later(DUE, at + 0.001) do write('ZADD', DUE, due - back, id) end
+for _, kind in ipairs(kinds()) do
+  local key = due_key(kind)
+  for id, due in later(key, at + 0.001) do write('ZADD', key, due - back, id) end
+end
 for id in later(LEASES, at + ARGV[1]) do write('ZADD', LEASES, at + ARGV[1], id) end
 for id in later(OUTBOX, at + ARGV[2]) do write('ZADD', OUTBOX, at + ARGV[2], id) end
 for id, ends in later(RETENTION, at + ARGV[3]) do write('ZADD', RETENTION, ends - back, id) end

@@ -17,8 +17,8 @@ local announced, max_releases = ARGV[8], tonumber(ARGV[9])
 local job = holds(id, attempt, 'started-at', 'progress')
 if not job then
   local latest = read_job(id, 'attempt')
-  if latest and latest[1] == outcome and latest[3] == attempt then return outcome end
-  count_only('late-finishes')
+  if latest and latest[1] == outcome and latest[4] == attempt then return outcome end
+  count_only('late-finishes', latest and latest[3] or 'default')
   return 'refused'
 end
 
@@ -26,9 +26,9 @@ local at = now()
 write('ZREM', LEASES, id)
 if outcome == 'complete' then
   redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at')
-  local progress = job[5] and {'progress', 1} or {}
+  local progress = job[6] and {'progress', 1} or {}
   finish(id, job, 'complete', at, retention, announced, 'result', payload, unpack(progress))
-  observe('ran', math.max(0, at - (moment(job[4]) or at)), at)
+  observe('ran', math.max(0, at - (moment(job[5]) or at)), at, job[3])
   return 'complete'
 end
 if outcome == 'released' then

@@ -3,7 +3,8 @@
 -- Reply  1 when the job waits, else 0
 -- Guarantee  it is due no sooner than after the delay, and no sooner than it was; a job that does not wait is left alone.
 
-local due = read('ZSCORE', DUE, ARGV[1])
+local job = read_job(ARGV[1])
+local due = job and read('ZSCORE', due_key(job[3]), ARGV[1])
 if not due then return 0 end
-write('ZADD', DUE, math.max(tonumber(due), now() + tonumber(ARGV[2])), ARGV[1])
+write('ZADD', due_key(job[3]), math.max(tonumber(due), now() + tonumber(ARGV[2])), ARGV[1])
 return 1

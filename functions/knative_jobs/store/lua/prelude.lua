@@ -1,18 +1,26 @@
 -- What the scripts share: the names of keys, the clock, the moves between statuses. Before each script stands what it uses
--- of this, of render.lua and of standing.lua, and no more, for what is not used would cost time all the same. So each
+-- of this, of render.lua, listing.lua and standing.lua, and no more, for what is not used would cost time all the same. So each
 -- function or value here is a block of its own, without an empty line in it, after all that it uses.
 --
--- Keys (a job's keys have no hash tag in common, so this is for one Redis, not for a Redis Cluster):
+-- Keys. Each begins with the constant PREFIX, which is put in front of every script and is empty by default.
 --   job.<id>             hash    the record, as people read it
+--   jobs.leases          zset    id -> when the lease of a job in progress ends
+--   jobs.retention       zset    id -> when a job that has ended is removed
+--   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
+--   jobs.last            string  the last submitted-at given out, in microseconds
+--   jobs.kinds           set     the kinds, other than `default`, that there have been jobs of
+--   jobs.clock           string  the time of the last sweep: a clock that is behind it went back
+--   jobs.checked         string  how far `check` has come on its round through the indexes
+--   jobs.foreign.<name>  any     what was under the key jobs.<name> and is not of its type: somebody else put it there
+--   idempotency.<hash>   string  what was submitted under an idempotency key
+--
+-- Each kind of job has keys of its own. Those of the kind `default` are named here; those of another kind have .<kind>
+-- behind that name:
 --   jobs.<status>        zset    id -> submitted-at; one for each status ("jobs.in-progress" for "in progress")
 --   jobs.incomplete      zset    id -> submitted-at of every job whose status is not "complete"
 --   jobs.due             zset    id -> from when a submitted job may be claimed
 --   jobs.announced       hash    id -> due as it is in jobs.due, how often announced, when last; with a JobSink alone. What
 --                                is not due as it was then does not count any more
---   jobs.leases          zset    id -> when the lease of a job in progress ends
---   jobs.retention       zset    id -> when a job that has ended is removed
---   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
---   jobs.last            string  the last submitted-at given out, in microseconds
 --   jobs.totals          hash    what happened -> how often; never reset
 --                                submitted, failed, cancelled   jobs
 --                                waited.*       histogram of the wait from submitted-at to the start of the first attempt
@@ -22,12 +30,8 @@
 --                                duplicates     claims of a job that was not waiting
 --                                lease-losses   attempts taken back
 --                                late-finishes  finishes refused
---                                swept-at       when the sweeper last looked, in whole seconds
+--                                swept-at       when the sweeper last looked, in whole seconds; with `default` alone
 --   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
---   jobs.clock           string  the time of the last sweep: a clock that is behind it went back
---   jobs.checked         string  how far `check` has come on its round through the indexes
---   jobs.foreign.<name>  any     what was under the key jobs.<name> and is not of its type: somebody else put it there
---   idempotency.<hash>   string  what was submitted under an idempotency key
 --
 -- Times are seconds since the epoch by Redis's clock, so no worker's clock matters. submitted-at has microseconds and is
 -- given out once, so it is both a time and a place in the order of submission. That clock may go back: then submitted-at
@@ -36,23 +40,48 @@
 -- The record is the truth about a job, and the indexes follow from it. Any key may be missing, or hold what somebody else
 -- put there; no script fails on that. `read` and `write` care for values of the wrong type, `read_job` for records.
 
-local DUE, LEASES, RETENTION, OUTBOX = 'jobs.due', 'jobs.leases', 'jobs.retention', 'jobs.outbox'
+local statuses = {'submitted', 'in progress', 'complete', 'failed', 'cancelled'}
 
-local INCOMPLETE, TOTALS, ANNOUNCED = 'jobs.incomplete', 'jobs.totals', 'jobs.announced'
+local is_status = {submitted = true, ['in progress'] = true, complete = true, failed = true, cancelled = true}
 
-local LAST, CLOCK, CHECKED = 'jobs.last', 'jobs.clock', 'jobs.checked'
+local JOBS = PREFIX .. 'jobs.'
 
--- Returns the key of the index of a status.
-local function index(status)
-  return status == 'in progress' and 'jobs.in-progress' or 'jobs.' .. status
+local LEASES, RETENTION, OUTBOX = JOBS .. 'leases', JOBS .. 'retention', JOBS .. 'outbox'
+
+local LAST, KINDS, CLOCK, CHECKED = JOBS .. 'last', JOBS .. 'kinds', JOBS .. 'clock', JOBS .. 'checked'
+
+-- Returns one of the keys that each kind has of its own.
+local function key_of(name, kind)
+  return kind == 'default' and JOBS .. name or JOBS .. name .. '.' .. kind
+end
+
+local function due_key(kind)
+  return key_of('due', kind)
+end
+
+local function announced_key(kind)
+  return key_of('announced', kind)
+end
+
+local function totals_key(kind)
+  return key_of('totals', kind)
+end
+
+local function minute_key(time, kind)
+  return key_of('minute.' .. math.floor(time / 60), kind)
+end
+
+-- Returns the key of a kind's index of a status, or of 'incomplete'.
+local function index(status, kind)
+  return key_of(status == 'in progress' and 'in-progress' or status, kind)
 end
 
 local function record_key(id)
-  return 'job.' .. id
+  return PREFIX .. 'job.' .. id
 end
 
-local function minute_key(time)
-  return 'jobs.minute.' .. math.floor(time / 60)
+local function is_kind(text)
+  return text and #text <= 63 and text:find('^[a-z][a-z0-9-]*$')
 end
 
 local function now()
@@ -88,9 +117,19 @@ local function read(command, key, ...)
   return redis.call(command, key, ...)  -- raises the error
 end
 
+-- Returns the kinds that there may be jobs of, in an order that stays while no kind is added.
+local function kinds()
+  local found = {'default'}
+  for _, kind in ipairs(read('SMEMBERS', KINDS) or {}) do
+    if is_kind(kind) and kind ~= 'default' then found[#found + 1] = kind end
+  end
+  table.sort(found)
+  return found
+end
+
 -- Returns where what is under one of the keys jobs.<name> goes when it is not of the key's type.
 local function aside_key(key)
-  return 'jobs.foreign.' .. key:sub(6)
+  return JOBS .. 'foreign.' .. key:sub(#JOBS + 1)
 end
 
 local function set_aside(key)
@@ -109,47 +148,49 @@ local function write(command, key, ...)
   return redis.call(command, key, ...)
 end
 
--- Reads a job's record: {status, submitted-at, further fields ...}. Returns nil where the record is missing, is no hash, or
--- has no status.
+-- Reads a job's record: {status, submitted-at, kind, further fields ...}. Returns nil where the record is missing, is no
+-- hash, or has no status.
 local function read_job(id, ...)
-  local fields = read('HMGET', record_key(id), 'status', 'submitted-at', ...)
-  return fields and fields[1] and fields
+  local fields = read('HMGET', record_key(id), 'status', 'submitted-at', 'kind', ...)
+  if not (fields and fields[1]) then return nil end
+  if not is_kind(fields[3]) then fields[3] = 'default' end
+  return fields
 end
 
--- Returns how many more jobs may be in progress when `max_running` may be; 0: any number.
-local function room(max_running)
-  return max_running == 0 and math.huge or max_running - (read('ZCARD', LEASES) or 0)
+-- Returns how many more jobs of a kind may be in progress when `max_running` may be; 0: any number.
+local function room(max_running, kind)
+  return max_running == 0 and math.huge or max_running - (read('ZCARD', index('in progress', kind)) or 0)
 end
 
 -- Before the first count of a minute: keeps the totals as they were when it began.
-local function turn_minute(at)
-  local minute = minute_key(at)
+local function turn_minute(at, kind)
+  local minute = minute_key(at, kind)
   if redis.call('EXISTS', minute) == 1 then return end
-  write('HINCRBY', TOTALS, 'submitted', 0)
-  redis.call('COPY', TOTALS, minute)
+  write('HINCRBY', totals_key(kind), 'submitted', 0)
+  redis.call('COPY', totals_key(kind), minute)
   redis.call('EXPIRE', minute, 7200)
 end
 
--- Counts that something happened to `n` jobs. As `observe`, it comes after the first write of a script, for up to there
--- a Redis that is full may refuse.
-local function count(what, n, at)
-  turn_minute(at)
-  write('HINCRBY', TOTALS, what, n)
+-- Counts that something happened to `n` jobs of a kind. As `observe`, it comes after the first write of a script, for up to
+-- there a Redis that is full may refuse.
+local function count(what, n, at, kind)
+  turn_minute(at, kind)
+  write('HINCRBY', totals_key(kind), what, n)
 end
 
 -- Counts what may come with no other write. A Redis that takes no writes leaves it uncounted: that must not turn an
 -- answer into a fault.
-local function count_only(what)
-  redis.pcall('HINCRBY', TOTALS, what, 1)
+local function count_only(what, kind)
+  redis.pcall('HINCRBY', totals_key(kind), what, 1)
 end
 
 -- The upper bounds of the buckets of histograms, in seconds.
 local bounds = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 
--- Adds a duration in seconds to the histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
+-- Adds a duration in seconds to a kind's histogram `what`: fields <what>.le.<bound> of those up to a bound and over the one
 -- before, and <what>.micros of their sum, in whole microseconds so that it stays exact.
-local function observe(what, seconds, at)
-  turn_minute(at)
+local function observe(what, seconds, at, kind)
+  turn_minute(at, kind)
   local bucket = '+Inf'
   for i = 1, #bounds do
     if seconds <= bounds[i] then
@@ -157,8 +198,8 @@ local function observe(what, seconds, at)
       break
     end
   end
-  write('HINCRBY', TOTALS, what .. '.le.' .. bucket, 1)
-  write('HINCRBY', TOTALS, what .. '.micros', math.floor(seconds * 1e6 + 0.5))
+  write('HINCRBY', totals_key(kind), what .. '.le.' .. bucket, 1)
+  write('HINCRBY', totals_key(kind), what .. '.micros', math.floor(seconds * 1e6 + 0.5))
 end
 
 -- Tells those who follow the job (functions/knative_jobs/store/subscriptions.py) that its record is another.
@@ -169,10 +210,10 @@ end
 -- Moves a job, as `read_job` returned it, to another status, in its record, with more fields and values of it, and in the
 -- indexes.
 local function move(id, job, to, ...)
-  write('ZREM', index(job[1]), id)
+  write('ZREM', index(job[1], job[3]), id)
   redis.call('HSET', record_key(id), 'status', to, ...)
-  write('ZADD', index(to), job[2] or '', id)
-  if to == 'complete' then write('ZREM', INCOMPLETE, id) end
+  write('ZADD', index(to, job[3]), job[2] or '', id)
+  if to == 'complete' then write('ZREM', index('incomplete', job[3]), id) end
   changed(id)
 end
 
@@ -180,7 +221,7 @@ end
 local function submit_again(id, job, at, delay, ...)
   move(id, job, 'submitted', ...)
   redis.call('HDEL', record_key(id), 'progress', 'progress-message')
-  write('ZADD', DUE, at + delay, id)
+  write('ZADD', due_key(job[3]), at + delay, id)
 end
 
 -- Ends a job: it is kept for `retention` seconds, and its event is in the outbox from now on when `announced` names the
@@ -190,7 +231,7 @@ local function finish(id, job, to, at, retention, announced, ...)
   move(id, job, to, 'finished-at', finished_at, ...)
   write('ZADD', RETENTION, at + retention, id)
   if announced:find(to, 1, true) then write('ZADD', OUTBOX, finished_at, id) end
-  if to ~= 'complete' then count(to, 1, at) end  -- the histogram `ran` has as many as are complete
+  if to ~= 'complete' then count(to, 1, at, job[3]) end  -- the histogram `ran` has as many as are complete
 end
 
 -- Returns the field attempts-ended of a job with one entry more, for its attempt that ends now without completing it. It has
@@ -223,13 +264,13 @@ local function attempt_failed(id, job, failure, at, max_attempts, delay, retenti
     return 'failed'
   end
   submit_again(id, job, at, delay, 'error', failure, 'failures', failures, 'attempts-ended', ended)
-  count_only('retried')
+  count_only('retried', job[3])
   return 'submitted'
 end
 
--- Fencing: returns {status, submitted-at, attempt, further fields ...} of a job where the claim with this attempt number is
+-- Fencing: returns {status, submitted-at, kind, attempt, further fields ...} of a job where the claim with this attempt number is
 -- its current one; else nil. Each claim gets the next number and none is given out twice, so the number is the token.
 local function holds(id, attempt, ...)
   local job = read_job(id, 'attempt', ...)
-  return job and job[1] == 'in progress' and job[3] == attempt and job
+  return job and job[1] == 'in progress' and job[4] == attempt and job
 end

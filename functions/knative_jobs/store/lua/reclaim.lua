@@ -7,16 +7,16 @@
 --            no running job is removed. The time is kept as that of the last sweep.
 
 local at = now()
-redis.pcall('HSET', TOTALS, 'swept-at', math.floor(at))  -- where writes are refused, this is nobody's fault
+redis.pcall('HSET', totals_key('default'), 'swept-at', math.floor(at))  -- where writes are refused, this is nobody's fault
 local taken = {}
 for _, id in ipairs(read('ZRANGE', LEASES, '-inf', at, 'BYSCORE', 'LIMIT', 0, ARGV[1]) or {}) do
   write('ZREM', LEASES, id)
   local job = read_job(id, 'traceparent')
   if job and job[1] == 'in progress' then
-    count_only('lease-losses')
+    count_only('lease-losses', job[3])
     taken[#taken + 1] = id
     taken[#taken + 1] = attempt_failed(id, job, ARGV[4], at, tonumber(ARGV[2]), 0, tonumber(ARGV[3]), ARGV[5])
-    taken[#taken + 1] = job[3] or ''
+    taken[#taken + 1] = job[4] or ''
   end
 end
 return taken

@@ -3,16 +3,14 @@
 -- What stands around a field's value in JSON: nothing where it is JSON itself, quotes where nothing in it needs escaping.
 -- Any other field is encoded, for people and their work wrote it. The third is what a value must be like, or be JSON.
 local shown = {
-  id = {'"id":"', '",'}, status = {'"status":"', '",'}, ['worker-ip'] = {'"worker-ip":"', '",'},
+  id = {'"id":"', '",'}, kind = {'"kind":"', '",', '^[a-z][a-z0-9-]*$'}, ['worker-ip'] = {'"worker-ip":"', '",'},
   ['submitted-by'] = {'"submitted-by":"', '",'}, traceparent = {'"traceparent":"', '",'},
   attempt = {'"attempt":', ',', '^%d+$'}, failures = {'"failures":', ',', '^%d+$'}, releases = {'"releases":', ',', '^%d+$'},
   ['submitted-at'] = {'"submitted-at":', ',', '^%d+%.?%d*$'}, ['started-at'] = {'"started-at":', ',', '^%d+%.?%d*$'},
   ['finished-at'] = {'"finished-at":', ',', '^%d+%.?%d*$'}, progress = {'"progress":', ',', '^%d[%d.e-]*$'},
   ['cancel-requested-at'] = {'"cancel-requested-at":', ',', '^%d+%.?%d*$'},
-  result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
+  input = {'"input":', ',', 'JSON'}, result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
 }
-
-local statuses = {submitted = true, ['in progress'] = true, complete = true, failed = true, cancelled = true}
 
 local function json_string(text)
   local encoded = cjson.encode(text)
@@ -40,7 +38,7 @@ local parts = {'{'}
 local function render(id)
   local flat = read('HGETALL', record_key(id)) or {}
   local n, numbers = 1, ''
-  local named, first, last, status, submitted_at
+  local named, kind, first, last, status, submitted_at
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
     local around = shown[name]
@@ -49,10 +47,11 @@ local function render(id)
       if not check or (check == 'JSON' and may_be_json(value)) or (check ~= 'JSON' and value:find(check)) then
         parts[n + 1], parts[n + 2], parts[n + 3] = around[1], value, around[2]
         n = n + 3
-        if name == 'status' then status = value
-        elseif name == 'submitted-at' then submitted_at = value
-        elseif name == 'id' then named = value end
+        if name == 'submitted-at' then submitted_at = value
+        elseif name == 'id' then named = value
+        elseif name == 'kind' then kind = value end
       end
+    elseif name == 'status' then status = value
     elseif name == 'start' then first = value
     elseif name == 'end' then last = value
     elseif name == 'number-fields' then numbers = value
@@ -61,9 +60,15 @@ local function render(id)
       n = n + 3
     end
   end
-  if not (named and first and last and submitted_at and statuses[status]) then return nil end
-  parts[n + 1], parts[n + 2] = '"start":', numbers:find('start', 1, true) and is_json_number(first) and first or json_string(first)
-  parts[n + 3], parts[n + 4] = ',"end":', numbers:find('end', 1, true) and is_json_number(last) and last or json_string(last)
-  parts[n + 5] = '}'
-  return table.concat(parts, '', 1, n + 5)
+  if not (named and submitted_at and is_status[status]) then return nil end
+  if first and last then
+    parts[n + 1], parts[n + 2] = '"start":', numbers:find('start', 1, true) and is_json_number(first) and first or json_string(first)
+    parts[n + 3], parts[n + 4] = ',"end":', numbers:find('end', 1, true) and is_json_number(last) and last or json_string(last)
+    parts[n + 5] = ','
+    n = n + 5
+  elseif not kind then
+    return nil
+  end
+  parts[n + 1], parts[n + 2], parts[n + 3] = '"status":"', status, '"}'
+  return table.concat(parts, '', 1, n + 3)
 end

@@ -14,4 +14,4 @@ if progress ~= '' then
   redis.call('HSET', record_key(id), 'progress', progress, 'progress-message', message)
   changed(id)
 end
-return job[4] and 'cancel' or 'renewed'
+return job[5] and 'cancel' or 'renewed'

@@ -2,6 +2,6 @@
 -- Reply  'OK'
 -- Guarantee  a Redis that is full takes it too, for it takes any write of a script that has begun to write.
 
-write('ZREM', DUE, '')
-write('HINCRBY', TOTALS, 'submitted', 0)
+write('ZREM', due_key('default'), '')
+write('HINCRBY', totals_key('default'), 'submitted', 0)
 return 'OK'
