@@ -15,6 +15,8 @@ THEIR_PODS = ("serving.knative.dev/service", "batch.kubernetes.io/job-name")
 """The labels that Knative and Kubernetes put on the pods of a function, and of the Jobs that a JobSink makes."""
 SOURCES = ("pingsources.sources.knative.dev", "triggers.eventing.knative.dev")
 """What calls the functions by itself."""
+OUR_REDIS = ("redis", "redis-nodes")
+"""How the names of a Redis end that goes with the namespace: the base's, and that of components/redis-ha."""
 LONGEST_SECONDS = 660
 """A request may last 600 s, and a pod that is deleted finishes what it has."""
 
@@ -76,7 +78,7 @@ def remains(held: Held, volumes: Iterable[Object]) -> list[str]:
     """Return what is left when the namespace is gone, and how that is removed."""
     lines = []
     host = urlsplit(held.redis_url).hostname
-    if host and host != "redis":
+    if host and host.rpartition(".")[2] not in OUR_REDIS:
         lines.append(f"Left: the jobs, in the Redis at {host}.")
     kept = [v for v in volumes if (v["spec"].get("claimRef") or {}).get("namespace") == NAMESPACE]
     if kept:

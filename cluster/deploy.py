@@ -41,9 +41,14 @@ def look(kubectl: Command, objects: list[Object]) -> needs.Cluster:
         present={
             used
             for used in needs.references(objects)
-            if run(*kubectl, "-n", used.namespace, "get", used.kind, used.name, "-o", "name", may_fail=True)
+            if run(*kubectl, "-n", used.namespace, "get", used.kind, used.name, "-o", _part(used), may_fail=True)
         },
     )
+
+
+def _part(used: needs.Reference) -> str:
+    """Return what kubectl is to print of an object: nothing where it lacks the key that is used."""
+    return f"jsonpath={{.data['{used.key}']}}" if used.key else "name"
 
 
 def _check(kubectl: Command, text: str, objects: list[Object]) -> None:

@@ -41,6 +41,8 @@ class Reference(NamedTuple):
     name: str
     why: str
     """Who uses it."""
+    key: str = ""
+    """The key of a Secret that is used; empty: the object as a whole."""
 
 
 class Cluster(NamedTuple):
@@ -60,16 +62,18 @@ def references(overlay: Iterable[Object]) -> list[Reference]:
     """Return the objects that an overlay uses and does not bring: Secrets made by hand, the config of a Broker."""
     overlay = list(overlay)
     brought = {(obj["kind"], obj["metadata"]["name"]) for obj in overlay}
-    used: dict[tuple[str, str, str], Reference] = {}
+    used: dict[tuple[str, ...], Reference] = {}
     for obj in overlay:
         owner = f"{obj['kind']} {obj['metadata']['name']}"
-        for name in _secrets(obj):
-            if ("Secret", name) not in brought:
-                used.setdefault(("Secret", NAMESPACE, name), Reference("Secret", NAMESPACE, name, owner))
+        for name, key in _secrets(obj):
+            for part in {"", key}:
+                if ("Secret", name) not in brought:
+                    one = Reference("Secret", NAMESPACE, name, owner, part)
+                    used.setdefault((one.kind, one.namespace, one.name, one.key), one)
         config = obj.get("spec", {}).get("config") if obj["kind"] == "Broker" else None
         if config and (config["kind"], config["name"]) not in brought:
-            key = (config["kind"], config.get("namespace", NAMESPACE), config["name"])
-            used.setdefault(key, Reference(*key, owner))
+            place = (config["kind"], config.get("namespace", NAMESPACE), config["name"])
+            used.setdefault(place, Reference(*place, owner))
     return list(used.values())
 
 
@@ -84,11 +88,15 @@ def missing(overlay: Iterable[Object], cluster: Cluster) -> list[str]:
             lines.append(f"The cluster does not know {kind} ({api_version}), which comes with {product}: {how}")
     if any(obj["kind"] == "EventPolicy" for obj in overlay) and cluster.features.get(OIDC, "").lower() != "enabled":
         lines.append(f"An EventPolicy is refused until Knative Eventing asks for tokens: {SWITCH_ON}")
-    for reference in references(overlay):
-        if reference not in cluster.present:
-            kind, namespace, name, why = reference
-            how = "the first lines of the overlay say how it is made" if kind == "Secret" else "see its documentation"
+    absent = [used for used in references(overlay) if used not in cluster.present]
+    gone = {used[:3] for used in absent if not used.key}
+    for used in absent:
+        kind, namespace, name, why, key = used
+        how = "the first lines of the overlay say how it is made" if kind == "Secret" else "see its documentation"
+        if not key:
             lines.append(f"{kind} {name} is not in the namespace {namespace}, and {why} uses it: {how}")
+        elif used[:3] not in gone:
+            lines.append(f"{kind} {name} in the namespace {namespace} has no {key}, and {why} uses it: {how}")
     return lines
 
 
@@ -102,14 +110,14 @@ def _needed_kinds(overlay: Iterable[Object]) -> set[tuple[str, str]]:
     return needed
 
 
-def _secrets(value: Any) -> Iterator[str]:
-    """Find the names of the Secrets that pods within an object need: by key, as a whole, or as a volume."""
+def _secrets(value: Any) -> Iterator[tuple[str, str]]:
+    """Find the Secrets that pods within an object need: each name, with the key where one is named."""
     if isinstance(value, dict):
         for key, child in value.items():
             if key in ("secretKeyRef", "secretRef") and not child.get("optional"):
-                yield child["name"]
+                yield child["name"], child.get("key", "")
             elif key == "secret" and "secretName" in child and not child.get("optional"):
-                yield child["secretName"]
+                yield child["secretName"], ""
             else:
                 yield from _secrets(child)
     elif isinstance(value, list):

@@ -10,26 +10,43 @@ from cluster.shell import run
 
 READY = {
     ("apps", "Deployment"): ("deployments.apps", "Available"),
+    ("apps", "StatefulSet"): ("statefulsets.apps", ""),
     ("eventing.knative.dev", "Broker"): ("brokers.eventing.knative.dev", "Ready"),
     ("serving.knative.dev", "Service"): ("services.serving.knative.dev", "Ready"),
     ("sinks.knative.dev", "JobSink"): ("jobsinks.sinks.knative.dev", "Ready"),
     ("eventing.knative.dev", "Trigger"): ("triggers.eventing.knative.dev", "Ready"),
     ("sources.knative.dev", "PingSource"): ("pingsources.sources.knative.dev", "Ready"),
 }
-"""The kinds that get ready, in the order in which they do: kubectl's name for each, and the condition that says so."""
+"""The kinds that get ready, in the order in which they do: kubectl's name for each, and the condition that says so.
+A StatefulSet has none: it counts the pods that are ready.
+"""
 
 
 def all_of(context: str, objects: list[Object]) -> None:
     """Wait until all of these are ready that get so; when one does not, say why and exit."""
     for (group, kind), (resource, condition) in READY.items():
-        if names := [name for *of, name in map(identity, objects) if of == [group, kind]]:
-            wait(context, NAMESPACE, resource, condition, *names)
+        found_here = {obj["metadata"]["name"]: obj for obj in objects if identity(obj)[:2] == (group, kind)}
+        if condition and found_here:
+            wait(context, NAMESPACE, resource, condition, *found_here)
+            continue
+        for name, obj in found_here.items():
+            pods = f"jsonpath={{.status.readyReplicas}}={obj['spec']['replicas']}"
+            wait(context, NAMESPACE, resource, pods, name)
 
 
 def wait(context: str, namespace: str, kind: str, condition: str, *which: str) -> None:
-    """Wait until objects, by name or `--all`, have a condition; when one does not get it, say why and exit."""
+    """Wait until objects, by name or `--all`, are so; when one does not get so, say why and exit.
+
+    Args:
+        context: of kubectl.
+        namespace: where they are.
+        kind: as kubectl names it.
+        condition: the name of one, or what `kubectl wait` compares, which has a `=`.
+        which: their names, or `--all`.
+    """
     kubectl = ("kubectl", "--context", context, "-n", namespace)
-    command = [*kubectl, "wait", kind, *which, f"--for=condition={condition}", "--timeout=5m"]
+    until = condition if "=" in condition else f"condition={condition}"
+    command = [*kubectl, "wait", kind, *which, f"--for={until}", "--timeout=5m"]
     if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0:
         return
     print(*reasons(found(kubectl, kind), condition), *of_pods(found(kubectl, "pods")), sep="\n", file=sys.stderr)

@@ -40,6 +40,7 @@ CORE = [
     Kind("apps", "v1", "StatefulSet", "statefulsets"),
     Kind("batch", "v1", "Job", "jobs"),
     Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+    Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
 ]
 SERVING = [Kind("serving.knative.dev", "v1", kind, f"{kind.lower()}s") for kind in ("Service", "Revision")]
 EVENTING = [
@@ -229,6 +230,8 @@ def _ready(obj: Object) -> Object:
     """An object as its controller leaves it."""
     conditions = [{"type": name, "status": "True"} for name in ("Ready", "Available")]
     status: Object = {"conditions": conditions}
+    if obj["kind"] == "StatefulSet":
+        status = {"readyReplicas": obj["spec"]["replicas"]}
     if obj["kind"] == "Broker":
         status["address"] = {"url": BROKER_URL}
     obj["metadata"] |= {"uid": obj["metadata"]["name"], "resourceVersion": "1"}

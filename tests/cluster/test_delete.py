@@ -98,4 +98,5 @@ def test_what_is_left_is_said_and_no_password_with_it() -> None:
     assert told[1].endswith("kubectl delete persistentvolume pv-1")
     assert len(told) == 3
     assert "secret" not in "".join(told)
-    assert len(remains(Held([], [], [], "redis://redis:6379/0"), [])) == 1, "that Redis went with the namespace"
+    for ours in ("redis://redis:6379/0", "redis+sentinel://redis-0.redis-nodes:26379,redis-1.redis-nodes:26379/jobs/0"):
+        assert len(remains(Held([], [], [], ours), [])) == 1, "that Redis went with the namespace"

@@ -1,11 +1,13 @@
 """`scripts/kind deploy`, with the real kubectl on an API server that writes down what it is asked for."""
 
+from pathlib import Path
+
 import pytest
 
 from cluster import ready
 from tests.cluster.api_server import ApiServer, Kind, Object
 from tests.cluster.conftest import Run
-from tests.manifests.rendered import functions
+from tests.manifests.rendered import functions, with_component
 
 pytestmark = pytest.mark.timeout(300)
 OVERLAYS = "knative/overlays"
@@ -41,6 +43,21 @@ def test_an_overlay_is_applied_and_waited_for_and_the_next_one_removes_what_it_d
     assert "worker" in deployed(cluster)
 
 
+def test_redis_with_replicas_takes_the_place_of_the_one_whose_volume_stays(
+    cluster: ApiServer, kind: Run, tmp_path: Path
+) -> None:
+    assert kind("deploy").returncode == 0
+    with_component("kind", "redis-ha", tmp_path)
+    cluster.changes.clear()
+    done = kind("deploy", "--overlay", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "statefulset.apps/redis condition met" in done.stdout, "it is waited for"
+    removed = {change for change in cluster.changes if change.startswith("DELETE")}
+    assert removed == {"DELETE apps/deployments/redis", "DELETE /services/redis"}
+    assert cluster.names("persistentvolumeclaims") == {"redis"}
+    assert cluster.names("policy/poddisruptionbudgets") == {"redis"}
+
+
 def test_what_is_missing_is_all_named_and_nothing_is_applied(cluster: ApiServer, kind: Run) -> None:
     done = kind("deploy", "--overlay", f"{OVERLAYS}/production")
     assert done.returncode == 1
@@ -59,8 +76,9 @@ def test_a_cluster_with_all_of_it_gets_the_production_overlay(cluster: ApiServer
     cluster.kinds[KAFKA.group, KAFKA.version, KAFKA.plural] = KAFKA
     cluster.add("v1", "Namespace", "knative-jobs")
     cluster.add("v1", "ConfigMap", "kafka-broker-config", "knative-eventing")
-    for name in ("redis", "api-tokens"):
-        cluster.add("v1", "Secret", name)
+    users = ("reader", "submitter", "worker", "sweeper")
+    cluster.add("v1", "Secret", "redis", data=dict.fromkeys(users, "c2VjcmV0"))
+    cluster.add("v1", "Secret", "api-tokens")
     done = kind("deploy", "--overlay", f"{OVERLAYS}/production")
     assert deployed(cluster) == functions("production").keys(), done.stderr
     assert "K_SINK of the settings says otherwise" in done.stderr, "the Broker here is no Kafka Broker"

@@ -8,7 +8,7 @@ import pytest
 from cluster import needs
 from cluster.needs import Cluster, Reference
 from tests.conftest import ROOT
-from tests.manifests.rendered import rendered, with_component
+from tests.manifests.rendered import REDIS_HA_IN_PRODUCTION, rendered, with_component
 
 KINDS = {
     *(("", kind) for kind in ("Namespace", "ConfigMap", "Secret", "Service", "PersistentVolumeClaim")),
@@ -82,6 +82,21 @@ def test_secrets_that_no_manifest_brings_are_made_by_hand(tmp_path: Path) -> Non
         ("ConfigMap", "kafka-broker-config"),
     }
     assert needs.references(rendered("kind")) == []
+
+
+def test_a_secret_without_a_password_that_is_used_is_named_with_it() -> None:
+    used = set(needs.references(rendered(REDIS_HA_IN_PRODUCTION)))
+    kafka = ("internal.kafka.eventing.knative.dev", "ConsumerGroup")
+    kinds = {*KINDS, kafka, ("apps", "StatefulSet"), ("policy", "PodDisruptionBudget")}
+    versions = {*VERSIONS, "internal.kafka.eventing.knative.dev/v1alpha1", "policy/v1"}
+    assert needs.missing(rendered(REDIS_HA_IN_PRODUCTION), Cluster(kinds, versions, {}, used)) == []
+    before = {reference for reference in used if reference.key not in ("replica", "sentinel")}
+    lines = needs.missing(rendered(REDIS_HA_IN_PRODUCTION), Cluster(kinds, versions, {}, before))
+    has_no = "Secret redis in the namespace knative-jobs has no"
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{has_no} replica, and StatefulSet redis uses it",
+        f"{has_no} sentinel, and StatefulSet redis uses it",
+    ]
 
 
 def test_what_is_there_is_not_missing() -> None:

@@ -19,10 +19,13 @@ KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(folder.name for folder in (KNATIVE / "overlays").iterdir())
 WEBHOOK = "kind with the webhook"
 ONE_ADDRESS, ONE_ADDRESS_IN_PRODUCTION = "kind with one address", "production with one address"
+REDIS_HA, REDIS_HA_IN_PRODUCTION = "kind with redis-ha", "production with redis-ha"
 WITH_COMPONENT = {
     WEBHOOK: ("kind", "webhook"),
     ONE_ADDRESS: ("kind", "one-address"),
     ONE_ADDRESS_IN_PRODUCTION: ("production", "one-address"),
+    REDIS_HA: ("kind", "redis-ha"),
+    REDIS_HA_IN_PRODUCTION: ("production", "redis-ha"),
 }
 """What somebody's own overlay is who takes that component into one of ours."""
 
@@ -45,8 +48,21 @@ def rendered(overlay: str) -> list[Manifest]:
         parts = yaml.safe_load(file.read_text().replace("../..", os.path.relpath(KNATIVE, Path(own).resolve())))
         at = os.path.relpath(KNATIVE / "components" / component, Path(own).resolve())
         parts["components"] = [*parts.get("components", []), at]
+        if overlay == REDIS_HA_IN_PRODUCTION:
+            _without_redis_elsewhere(parts)
         file.write_text(yaml.safe_dump(parts))
         return build(Path(own))
+
+
+def _without_redis_elsewhere(parts: Manifest) -> None:
+    """Leave out what components/redis-ha says is to be left out of the production overlay."""
+    parts["patches"] = [
+        patch
+        for patch in parts["patches"]
+        if patch != {"path": "network.yaml"} and patch["target"] != {"name": "redis"}
+    ]
+    [settings] = parts["configMapGenerator"]
+    settings["literals"] = [line for line in settings["literals"] if not line.startswith("REDIS_URL=")]
 
 
 def with_component(overlay: str, component: str, folder: Path, *others: str) -> list[Manifest]:
@@ -108,5 +124,7 @@ def pods(overlay: str) -> Iterator[tuple[str, Manifest]]:
         name = f"{manifest['kind']} {manifest['metadata']['name']}"
         if manifest["kind"] == "JobSink":
             yield name, manifest["spec"]["job"]["spec"]["template"]["spec"]
-        elif manifest["kind"] == "Deployment" or manifest["apiVersion"].startswith("serving.knative.dev"):
+        elif manifest["kind"] in ("Deployment", "StatefulSet") or manifest["apiVersion"].startswith(
+            "serving.knative.dev"
+        ):
             yield name, manifest["spec"]["template"]["spec"]

@@ -45,6 +45,7 @@ QUIET_S = 30
 """How long Knative keeps a pod that it ends as it is, before the SIGTERM: requests may still be on their way."""
 WORKER_MIB = 96
 """What a worker needs beside its work: its two processes have some 60 MiB, more where traces are sent."""
+REDIS = ("Deployment redis", "StatefulSet redis")
 QUEUE_PROXY_MCPU = 25
 """What Knative's own container in every function's pod asks for."""
 
@@ -189,9 +190,9 @@ def test_tokens_are_asked_for_in_production_by_every_public_function(overlay: st
 def test_the_kind_overlay_has_a_password_for_every_redis_user() -> None:
     [secret] = of_kind("kind", "Secret")
     rules = redis_users.rules()
-    of_replicas = {"replica", "sentinel"}  # without a password nobody can log in as these
-    with_password = {user for user, rule in rules.items() if rule.startswith("on") and "nopass" not in rule}
-    assert set(secret["data"]) == with_password - of_replicas
+    assert set(secret["data"]) == {
+        user for user, rule in rules.items() if rule.startswith("on") and "nopass" not in rule
+    }
 
 
 @pytest.mark.parametrize("overlay", ["kind", "production"])
@@ -225,13 +226,14 @@ def test_no_password_is_written_down(overlay: str) -> None:
 def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
     """See https://kubernetes.io/docs/concepts/security/pod-security-standards/; and a root that nothing can write."""
     for owner, pod in pods(overlay):
-        [container] = pod["containers"]
-        context = pod.get("securityContext", {}) | container["securityContext"]
-        assert context["runAsNonRoot"] is True, owner
-        assert context["allowPrivilegeEscalation"] is False, owner
-        assert context["capabilities"] == {"drop": ["ALL"]}, owner
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
-        assert context["readOnlyRootFilesystem"] is True, owner
+        for container in pod["containers"]:
+            context = pod.get("securityContext", {}) | container["securityContext"]
+            assert context["runAsNonRoot"] is True, owner
+            assert context["allowPrivilegeEscalation"] is False, owner
+            assert context["capabilities"] == {"drop": ["ALL"]}, owner
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, owner
+            assert context["readOnlyRootFilesystem"] is True, owner
+            assert container["resources"].keys() == {"requests", "limits"}, owner
         allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
         assert {kind for volume in pod["volumes"] for kind in volume} - {"name"} <= allowed, owner
         assert pod["automountServiceAccountToken"] is False, owner
@@ -240,7 +242,7 @@ def test_every_pod_fits_the_restricted_profile(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_COMPONENT])
 def test_python_has_a_folder_for_temporary_files(overlay: str) -> None:
     for owner, pod in pods(overlay):
-        if owner != "Deployment redis":
+        if owner not in REDIS:
             assert {"name": "tmp", "emptyDir": {}} in pod["volumes"], owner
             assert {"name": "tmp", "mountPath": "/tmp"} in pod["containers"][0]["volumeMounts"], owner
 

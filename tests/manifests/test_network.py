@@ -35,7 +35,7 @@ def labels(overlay: str) -> dict[str, dict[str, str]]:
         name = f"{manifest['kind']} {manifest['metadata']['name']}"
         if manifest["kind"] == "JobSink":
             found[name] = manifest["spec"]["job"]["spec"]["template"]["metadata"]["labels"]
-        elif manifest["kind"] == "Deployment":
+        elif manifest["kind"] in ("Deployment", "StatefulSet"):
             found[name] = manifest["spec"]["template"]["metadata"]["labels"]
         elif manifest["apiVersion"].startswith("serving.knative.dev"):
             own = manifest["spec"]["template"]["metadata"].get("labels", {})

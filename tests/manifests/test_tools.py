@@ -17,7 +17,7 @@ from tests.manifests.rendered import environment, functions, lacking, one, setti
 
 SHELL_SCRIPTS = [
     path
-    for folder in ("scripts", ".ci", "knative/base/redis")
+    for folder in ("scripts", ".ci", "knative/base/redis", "knative/components/redis-ha")
     for path in sorted((ROOT / folder).iterdir())
     if path.is_file() and re.match(rb"#!.*sh\n", path.read_bytes())
 ]
