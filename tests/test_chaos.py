@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chaos.faults import plan
+from chaos.faults import FAILOVERS, kinds, plan
 from chaos.ledger import impossible, index_faults, read
 from tests.conftest import ROOT, Redis, Start
 
@@ -45,6 +45,22 @@ class TestARun:
         counts = ledger["counts"]
         assert counts["acknowledged"] > 0
         assert sum(counts[ended] for ended in ENDED) == counts["acknowledged"] + counts["unknown, made"]
+
+    def test_when_the_primary_of_redis_fails_meanwhile_it_loses_nothing_either(self, tmp_path: Path) -> None:
+        seconds = 15
+        seed = next(
+            seed
+            for seed in iter(lambda: random.randrange(1_000_000), None)
+            if any(fault.kind in FAILOVERS and fault.at_s < seconds / 2 for fault in plan(seed, seconds, kinds(True)))
+        )
+        code, printed, ledger = chaos(
+            ROOT, tmp_path / "ledger", "--failover", "--seconds", str(seconds), "--seed", str(seed)
+        )
+        assert code == 0, printed
+        assert not any(ledger["wrong"].values())
+        assert not ledger["lost"]
+        assert ledger["failovers"] >= 1
+        assert ledger["counts"]["acknowledged"] > 0
 
 
 class TestARunWithoutFencing:
