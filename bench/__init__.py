@@ -6,7 +6,9 @@
     running      starts a system with a Redis of its own, and ends both                    running.py
     load         the load generator                                                        load.py
     fill         puts many jobs into a store                                               fill.py
-    measures     what is measured of every system                                          measures.py, growth.py
+    measures     what is measured of every system                                          measures.py
+    growth       how the cost of ours grows                                                growth.py
+    confirmation what it costs to wait for a replica or the disk                           confirmation.py
     plan         all of that, by name                                                      plan.py
     report       medians, ranges, ratios, the page, the JSON file, the picture             report.py, picture.py
 

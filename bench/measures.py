@@ -55,7 +55,7 @@ class Effort(NamedTuple):
     list_rounds: int
     """In how many of the rounds the lists are measured too."""
     growth_rounds: int
-    """The same of how cost grows: `growth`."""
+    """The same of how cost grows, `growth`, and of `confirmation`."""
 
 
 QUICK = Effort(rounds=3, load_s=0.8, drain_s=1.5, singles=20, singles_s=3, list_rounds=1, growth_rounds=1)
@@ -97,7 +97,7 @@ def drain(effort: Effort) -> Iterator[Sample]:
             yield Sample("drain, jobs not done", name, undone, "jobs")
             yield Sample("keys of a finished job", name, (_memory_of_keys(system) - before) / len(ids), "bytes")
             yield _status(name, system, ids[:1000], effort)
-            singles = _single_jobs(system, effort)
+            singles = single_jobs(system, effort)
             seconds = sorted(single.seconds for single in singles)
             yield Sample("one job, p50", name, median(seconds) * 1e3, "ms")
             yield Sample("one job, p99", name, seconds[int(0.99 * (len(seconds) - 1))] * 1e3, "ms")
@@ -245,7 +245,7 @@ class Single(NamedTuple):
     """From then until its record said that it is complete."""
 
 
-def _single_jobs(system: System, effort: Effort) -> list[Single]:
+def single_jobs(system: System, effort: Effort) -> list[Single]:
     ends_at = time.monotonic() + effort.singles_s
     singles: list[Single] = []
     while len(singles) < effort.singles and time.monotonic() < ends_at:

