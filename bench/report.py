@@ -207,7 +207,7 @@ def _end_of_redis(value: dict[str, float]) -> Iterator[str]:
     )
     yield (
         "What helps until then: batches (`POST /jobs` with an array), a faster core for Redis alone, a Redis that is "
-        "near. What does not help: a Redis Cluster, for the keys of a job have no hash tag in common. Beyond it, run "
+        "near. What does not help: a Redis Cluster, for all keys of an installation are on one node. Beyond it, run "
         "the whole more than once: a namespace each, with its own Redis, Broker and workers. Clients choose one by the "
         "kind of the job, by tenant, or by a hash of their own key, and ask the same one for the status. No two of "
         "them share anything, so their rates add up; each has lists and a dashboard of its own."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
-from knative_jobs.runtime import job_kind, public_url, redis_url
+from knative_jobs.runtime import job_kind, key_prefix, public_url, redis_url
 
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
@@ -20,6 +20,7 @@ Positive = Annotated[float, 0.1]
 
 # A text, and what raises a ValueError where it cannot be used.
 RedisUrl = Annotated[str, redis_url.parse]
+KeyPrefix = Annotated[str, key_prefix.check]
 PublicUrl = Annotated[str, public_url.check]
 
 Statuses = frozenset[str]
@@ -45,7 +46,8 @@ class Settings:
     """Durations are in seconds."""
 
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
-    """Where the state is: one server, or the Sentinels that know which server is the primary. See `redis_url`."""
+    """Where the state is: one server, the Sentinels that know which server is the primary, or a Redis Cluster. See
+    `redis_url`."""
     redis_username: str = ""
     """The Redis user of this kind of function. Empty: the user `default`."""
     redis_password: str = ""
@@ -58,8 +60,9 @@ class Settings:
     """A change is acknowledged once so many replicas of Redis have it, so that a failover does not lose it."""
     redis_wait_fsync: bool = False
     """A change is acknowledged once it is on the disk of the primary, and of so many replicas. Needs Redis 7.2."""
-    redis_key_prefix: str = ""
-    """What the name of every key begins with. Empty: the names are as `store/lua/prelude.lua` has them."""
+    redis_key_prefix: KeyPrefix = ""
+    """What the name of every key, and of every channel, begins with. Empty: they are as in `store/lua/prelude.lua`.
+    In a Redis Cluster it has a hash tag, so that all keys are on one node. See `key_prefix`."""
     k_sink: str = ""
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
     k_sink_token_file: str = ""
@@ -134,7 +137,12 @@ def settings() -> Settings:
     """
     hints = get_type_hints(Settings, include_extras=True)
     given = {f.name: os.environ.get(f.name.upper(), "") for f in fields(Settings)}
-    return Settings(**{name: _parse(name, hints[name], text) for name, text in given.items() if text})
+    read = Settings(**{name: _parse(name, hints[name], text) for name, text in given.items() if text})
+    if redis_url.parse(read.redis_url).is_cluster and not key_prefix.has_hash_tag(read.redis_key_prefix):
+        raise InvalidSettingError(
+            "REDIS_KEY_PREFIX must have a hash tag, as {jobs}. has, for REDIS_URL is a Redis Cluster"
+        )
+    return read
 
 
 def work_environment(**changes: str) -> dict[str, str]:

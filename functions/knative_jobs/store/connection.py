@@ -45,6 +45,7 @@ if _hidden:
 from knative_jobs.runtime import greenlets, redis_url  # noqa: E402
 from knative_jobs.runtime.errors import UnavailableError, UnconfirmedError  # noqa: E402
 from knative_jobs.runtime.settings import settings  # noqa: E402
+from knative_jobs.store import cluster  # noqa: E402
 
 ANSWER_SECONDS = 1
 """How long Redis may take to answer, and to take a connection."""
@@ -68,6 +69,8 @@ _WRONG_SERVER = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.ClusterDownError,  # MasterDownError too
     redis.exceptions.NoPermissionError,  # as by another server with other users
+    redis.exceptions.AskError,  # MovedError too
+    redis.exceptions.TryAgainError,
 )
 _WRONG_SERVER_CODES = ("UNBLOCKED", "NOREPLICAS")  # which redis-py has no exceptions for
 
@@ -229,9 +232,9 @@ async def connect() -> Any:
     Raises:
         NO_ANSWER: there is none to be had in time.
     """
-    sentinels = len(_url().nodes) if _url().service else 0
+    to_ask = SENTINEL_SECONDS if _url().service else cluster.NODE_SECONDS if _url().is_cluster else 0
     try:
-        async with asyncio.timeout(ANSWER_SECONDS + SENTINEL_SECONDS * sentinels):
+        async with asyncio.timeout(ANSWER_SECONDS + to_ask * len(_url().nodes)):
             connection = _pool_of_loop().make_connection()
             await connection.connect()
     except TimeoutError as error:
@@ -249,7 +252,8 @@ def _pool_of_loop() -> Any:
 def pool(client: Any, **how: Any) -> Any:
     """Return what makes connections to the primary of REDIS_URL.
 
-    With Sentinels, each connection that is made asks them where the primary is.
+    With Sentinels, each connection that is made asks them where the primary is; in a cluster, it finds the node that
+    has our keys.
 
     Args:
         client: `redis` for connections that block, `redis.asyncio` for those of an event loop.
@@ -262,12 +266,15 @@ def pool(client: Any, **how: Any) -> Any:
         "driver_info": None,  # saves two round trips on every new connection
     }
     own = {"username": s.redis_username or None, "password": s.redis_password or None, **common, **how}
-    if not _url().service:
+    if not (_url().service or _url().is_cluster):
         return client.ConnectionPool.from_url(_url().url, **own)
     options = redis.connection.parse_url(_url().url)  # type: ignore[no-untyped-call]
     for name in ("host", "port"):
         options.pop(name, None)
     tls = options.pop("connection_class", None) is not None
+    if _url().is_cluster:
+        own |= {"socket_connect_timeout": cluster.NODE_SECONDS, "slot": _slot()}
+        return client.ConnectionPool(cluster.connection_class(client, tls), **options | own)
     known = client.sentinel.Sentinel(
         _url().nodes,
         sentinel_kwargs={
@@ -281,6 +288,11 @@ def pool(client: Any, **how: Any) -> Any:
         },
     )
     return client.sentinel.SentinelConnectionPool(_url().service, known, ssl=tls, **own, **options)
+
+
+@cache
+def _slot() -> cluster.Slot:
+    return cluster.Slot(_prefix() + _KEY, _url().nodes)
 
 
 def _url() -> redis_url.RedisUrl:

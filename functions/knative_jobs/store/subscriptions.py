@@ -1,4 +1,4 @@
-"""Hearing of changes, which Redis publishes on the channel `job.<id>`.
+"""Hearing of changes, which Redis publishes on the channel of a job, named as the key of its record.
 
 All requests of a process that wait share one subscribed connection: https://redis.io/docs/latest/develop/pubsub/
 """
@@ -11,6 +11,7 @@ from typing import Any
 from knative_jobs.runtime import shutdown
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.greenlets import in_background
+from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import CHECK_SECONDS, NO_ANSWER, REFUSAL, ROLE, check_soon, connect, is_replica
 
 RECONNECT_SECONDS = 0.5
@@ -36,7 +37,7 @@ async def unsubscribe(job_id: str, changed: asyncio.Event) -> None:
 
 
 def _channel(job_id: str) -> bytes:
-    return f"job.{job_id}".encode()
+    return f"{settings().redis_key_prefix}job.{job_id}".encode()
 
 
 class _Listener:
