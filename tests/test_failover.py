@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import trustme
 import urllib3
 
 from chaos.replicated import NAME, Replicated
@@ -18,6 +19,7 @@ from harness.proxy import Proxy
 from local import redis_server, redis_users
 from tests.conftest import Function, Receiver, Redis, Start, eventually, free_port
 from tests.test_follow import FRAMEWORK, events
+from tests.tls_front import tls_front
 
 JOB = b'{"start": "1", "end": "2"}'
 
@@ -274,33 +276,25 @@ class TestSentinels:
         assert "No master found" in jobs.log()
 
     def test_over_tls_and_with_passwords_of_their_own(self, start: Start, tmp_path: Path) -> None:
-        options = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
-        key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
-        command = ["openssl", *options.split(), "-keyout", key, "-out", certificate]
-        subprocess.run(command, check=True, capture_output=True)
+        authority, trusted = trustme.CA(), tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(str(trusted))
         port, sentinel_port = free_port(), free_port()
-        tls = [
-            "port 0",
-            f"dir {tmp_path}",
-            f"tls-cert-file {certificate}",
-            f"tls-key-file {key}",
-            f"tls-ca-cert-file {certificate}",
-            "tls-auth-clients no",
-            "tls-replication yes",
-        ]
+        plain = f"bind 127.0.0.1\ndir {tmp_path}"
         redis_file, sentinel_file = tmp_path / "redis.conf", tmp_path / "sentinel.conf"
-        redis_file.write_text("\n".join([*tls, f"tls-port {port}", 'save ""', "requirepass of-redis"]))
-        watched = f"sentinel monitor {NAME} 127.0.0.1 {port} 1", f"sentinel auth-pass {NAME} of-redis"
-        sentinel_file.write_text(
-            "\n".join([*tls, f"tls-port {sentinel_port}", *watched, "requirepass of-the-sentinels"])
-        )
-        servers = [
-            subprocess.Popen([redis_server.binary(), file, *more], stdout=subprocess.DEVNULL)
-            for file, more in ((redis_file, []), (sentinel_file, ["--sentinel"]))
-        ]
-        try:
+        redis_file.write_text(f'{plain}\nport {port}\nsave ""\nrequirepass of-redis')
+        with (
+            tls_front(authority, port) as tls_port,
+            tls_front(authority, sentinel_port) as sentinel_tls_port,
+            ExitStack() as servers,
+        ):
+            watched = f"sentinel monitor {NAME} 127.0.0.1 {tls_port} 1\nsentinel auth-pass {NAME} of-redis"
+            sentinel_file.write_text(f"{plain}\nport {sentinel_port}\n{watched}\nrequirepass of-the-sentinels")
+            for options in ([redis_file], [sentinel_file, "--sentinel"]):
+                server = subprocess.Popen([redis_server.binary(), *options], stdout=subprocess.DEVNULL)
+                servers.enter_context(server)
+                servers.callback(server.kill)
             given = {
-                "REDIS_URL": f"rediss+sentinel://127.0.0.1:{sentinel_port}/{NAME}/0?ssl_ca_certs={certificate}",
+                "REDIS_URL": f"rediss+sentinel://127.0.0.1:{sentinel_tls_port}/{NAME}/0?ssl_ca_certs={trusted}",
                 "REDIS_USERNAME": "",
                 "REDIS_PASSWORD": "of-redis",
                 "REDIS_SENTINEL_PASSWORD": "of-the-sentinels",
@@ -315,7 +309,3 @@ class TestSentinels:
                 {"REDIS_URL": given["REDIS_URL"].partition("?")[0]},
             ):
                 assert start("jobs", **{**given, **wrong}).ready().request("POST", "/jobs", body=JOB).status == 503
-        finally:
-            for server in servers:
-                server.kill()
-                server.wait()

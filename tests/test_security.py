@@ -6,15 +6,11 @@ import json
 import logging
 import os
 import re
-import select
 import socket
-import socketserver
-import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +28,7 @@ from tests.local.conftest import platform as platform
 from tests.test_bad_input import UNKNOWN_ID, problem
 from tests.test_submission import Broker
 from tests.test_submission import broker as broker
+from tests.tls_front import tls_front
 
 JOB = '{"start": "1", "end": "2"}'
 READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-another"
@@ -411,29 +408,8 @@ class TestTls:
 
     @pytest.fixture
     def port(self, store: Redis, authority: trustme.CA) -> Iterator[int]:
-        """Where Redis is reached over TLS as 127.0.0.1, whether or not this build of it knows TLS."""
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("127.0.0.1").configure_cert(tls)
-
-        class PassOn(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                with (
-                    suppress(OSError),
-                    tls.wrap_socket(self.request, server_side=True) as client,
-                    socket.create_connection(("127.0.0.1", store.port)) as server,
-                ):
-                    while True:
-                        for source in [client] if client.pending() else select.select([client, server], [], [])[0]:
-                            data = source.recv(65536)
-                            if not data:
-                                return
-                            (server if source is client else client).sendall(data)
-
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), PassOn) as front:
-            front.daemon_threads = True
-            threading.Thread(target=front.serve_forever, args=[0.01]).start()
-            yield front.server_address[1]
-            front.shutdown()
+        with tls_front(authority, store.port) as port:
+            yield port
 
     def test_redis_is_reached_over_tls_and_only_with_its_own_certificate(
         self, start: Start, port: int, authority: trustme.CA, tmp_path: Path
