@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import redis
+import trustme
 from redis.crc import key_slot
 
 from local import redis_server, redis_users
 from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port
-from tests.test_failover import soon, submit
+from tests.test_failover import JOB, soon, submit
 from tests.test_follow import FRAMEWORK, events
+from tests.tls_front import tls_front
 
 PREFIX = "{jobs}."
 USERS = ("reader", "submitter", "api", "worker", "sweeper", "replica")
@@ -151,7 +153,7 @@ class TestARedisCluster:
     ) -> None:
         jobs = function("jobs", **how)
         worker = function("worker", JOB_SECONDS="1")
-        job_id = str(jobs.request("POST", "/", body=b'{"start": "1", "end": "2"}').json()["id"])
+        job_id = str(jobs.request("POST", "/", body=JOB).json()["id"])
         listed = function("incomplete_jobs", **how).request("GET").json()
         assert [job["id"] for job in listed] == [job_id]
         stream = events(function("job_events"), job_id)
@@ -185,7 +187,21 @@ class TestARedisCluster:
         settings = cluster.settings("jobs", gone, left)
         gone.process.kill()
         jobs = start("jobs", **settings).ready()
-        eventually(lambda: jobs.request("POST", "/jobs", body=b'{"start": "1", "end": "2"}').status == 202)
+        eventually(lambda: jobs.request("POST", "/jobs", body=JOB).status == 202)
+
+    def test_over_tls(self, start: Start, cluster: Cluster, tmp_path: Path) -> None:
+        authority, trusted = trustme.CA(), tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(str(trusted))
+        with tls_front(authority, cluster.owner.port) as port:
+            given = cluster.settings("jobs") | {
+                "REDIS_URL": f"rediss+cluster://127.0.0.1:{port}?ssl_ca_certs={trusted}"
+            }
+            job_id = submit(start("jobs", **given).ready())
+            own = cluster.settings("worker") | {"REDIS_URL": given["REDIS_URL"], "JOB_SECONDS": "0"}
+            assert start("worker", **own).ready().deliver(job_id) == 204
+            assert cluster.record(job_id)["status"] == "complete"
+            unknown = given | {"REDIS_URL": given["REDIS_URL"].partition("?")[0]}
+            assert start("jobs", **unknown).ready().request("POST", "/jobs", body=JOB).status == 503
 
     @pytest.mark.parametrize("fault", ["killed", "paused"])
     def test_when_the_node_of_our_slot_fails_everything_goes_on_with_its_replica(
@@ -204,7 +220,7 @@ class TestARedisCluster:
             channel = f"{PREFIX}job.{job_id}"
             eventually(lambda: cluster.owner.client.pubsub_numsub(channel)[0][1] == 2)
             cluster.owner.process.send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
-            eventually(lambda: jobs.request("POST", "/jobs", body=b'{"start": "1", "end": "2"}').status == 202)
+            eventually(lambda: jobs.request("POST", "/jobs", body=JOB).status == 202)
             assert cluster.replica.client.role()[0] == "master"
             cluster.owner.process.send_signal(signal.SIGCONT)
             answer = ended.result()
@@ -226,7 +242,7 @@ class TestARedisCluster:
         before, keys = cluster.owner, set(cluster.owner.client.scan_iter())
         moving = cluster.move_slot(cluster.others[0])
         next(moving)
-        assert jobs.request("POST", "/jobs", body=b'{"start": "1", "end": "2"}').status == 503
+        assert jobs.request("POST", "/jobs", body=JOB).status == 503
         assert status.request("GET", f"/jobs_status?job_id={waiting}").status == 503
         assert set(before.client.scan_iter()) <= keys, "no script has run"
         for _ in moving:
