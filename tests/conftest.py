@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from xdist.workermanage import NodeManager, WorkerController
 
+from knative_jobs.runtime.settings import Settings
+from knative_jobs.store import thread_connection
 from knative_jobs.store.state import NewJob
 from local import manifests, redis_server, redis_users
 from tests import browser
@@ -64,6 +67,18 @@ def answers(port: int) -> bool:
 def new_job(job_id: str, numbers: str = "", kind: str = "default") -> NewJob:
     """A job to be submitted to the state itself."""
     return NewJob(job_id, kind, "1", "2", numbers, "")
+
+
+@contextmanager
+def store_with(settings: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the store in this process have these settings, and a connection of its own."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("knative_jobs.store.") and hasattr(module, "settings"):
+            monkeypatch.setattr(module, "settings", settings)
+    thread_connection.own.cache_clear()
+    yield
+    thread_connection.own().connection.disconnect()
+    thread_connection.own.cache_clear()
 
 
 class Receiver(ThreadingHTTPServer):

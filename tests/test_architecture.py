@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knative_jobs.store.connection import _SHARED
+from knative_jobs.store.lua_scripts import SHARED
 from local import manifests
 from tests.conftest import ROOT
 
@@ -53,7 +53,7 @@ def test_a_handler_is_one_screen_with_one_function_of_its_name(path: Path) -> No
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
 def test_a_script_states_its_arguments_reply_and_guarantee_and_searches_no_keyspace(path: Path) -> None:
     text = path.read_text()
-    if path.stem not in _SHARED:
+    if path.stem not in SHARED:
         assert re.search(r"^-- Reply ", text, re.MULTILINE)
         assert re.search(r"^-- Guarantee ", text, re.MULTILINE)
         assert ("ARGV" in text) == bool(re.search(r"^-- ARGV ", text, re.MULTILINE))

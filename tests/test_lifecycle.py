@@ -15,10 +15,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from hypothesis.stateful import run_state_machine_as_test as run
 
 from knative_jobs.runtime.settings import Settings
-from knative_jobs.store import connection, state
+from knative_jobs.store import lua_scripts, state
 from knative_jobs.store.state import Claim, Ended
 from knative_jobs.web import overview
-from tests.conftest import Redis, new_job
+from tests.conftest import Redis, new_job, store_with
 
 LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY, RELEASES = 10, 100, 3, 6, 5, 8, 2
 ENDED = {"complete", "failed", "cancelled"}
@@ -468,23 +468,18 @@ def clock_that_jumps(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         job_kinds=tuple(KINDS),
         k_sink="http://broker",
     )
-    real: Callable[[str], Any] = connection._script.__wrapped__
+    real: Callable[[str], Any] = lua_scripts.script.__wrapped__
 
     def with_test_clock(name: str) -> Any:
         text = real(name).text.replace("redis.call('TIME')", "{redis.call('GET', 'test.clock'), 0}")
-        return connection._Script(text, str(store.client.script_load(text)))
+        return lua_scripts.Script(text, str(store.client.script_load(text)))
 
     loaded: dict[str, Any] = {}
-    for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
-        bound = lambda: replace(settings_, job_max_running=Life.max_running, job_kind=Life.kind)  # noqa: E731
-        monkeypatch.setattr(f"{module}.settings", bound)
     monkeypatch.setattr(state, "MAX_RELEASES", RELEASES)
-    monkeypatch.setattr(connection, "_script", lambda name: loaded.setdefault(name, with_test_clock(name)))
-    connection._own.cache_clear()
+    monkeypatch.setattr(lua_scripts, "script", lambda name: loaded.setdefault(name, with_test_clock(name)))
     Life.redis = store
-    yield
-    connection._own().connection.disconnect()
-    connection._own.cache_clear()
+    with store_with(lambda: replace(settings_, job_max_running=Life.max_running, job_kind=Life.kind), monkeypatch):
+        yield
 
 
 @pytest.mark.timeout(900)

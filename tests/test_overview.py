@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from knative_jobs.runtime.settings import Settings
-from knative_jobs.store import connection
 from knative_jobs.web import overview
-from tests.conftest import Redis, Start
+from tests.conftest import Redis, Start, store_with
 from tests.test_lists import submit
 
 NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled": 0, "waited": 0}
@@ -20,12 +19,8 @@ NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled"
 def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
     """Let this process reach Redis as the functions of a kind do."""
     settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
-    for module in ("knative_jobs.store.connection", "knative_jobs.store.state"):
-        monkeypatch.setattr(f"{module}.settings", lambda: settings)
-    connection._own.cache_clear()
-    yield
-    connection._own().connection.disconnect()
-    connection._own.cache_clear()
+    with store_with(lambda: settings, monkeypatch):
+        yield
 
 
 @pytest.fixture

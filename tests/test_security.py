@@ -20,7 +20,8 @@ import urllib3
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from knative_jobs.runtime.logs import Plain
-from knative_jobs.store.connection import _KEY, _SHARED, _script
+from knative_jobs.store import lua_scripts
+from knative_jobs.store.lua_scripts import KEY, SHARED
 from local import manifests, redis_server, redis_users
 from tests.conftest import NEVER, PATIENCE_S, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
 from tests.local.conftest import Platform
@@ -166,7 +167,7 @@ class TestRedisUsers:
             ):
                 with pytest.raises(NoPermissionError):
                     reader.execute_command(*command)
-            refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in _SHARED and self.refused(reader, s, job_id)}
+            refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)}
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
         assert not refused & {"record", "page", "newest", "overview", "metrics"}
         assert store.record(job_id) == before
@@ -174,14 +175,14 @@ class TestRedisUsers:
 
     def refused(self, reader: redis.Redis, script: Path, job_id: str) -> bool:
         """Whether Redis refuses a call within the script."""
-        sha = reader.script_load(_script(script.stem).text)
+        sha = reader.script_load(lua_scripts.script(script.stem).text)
         given = {
             "submit": [9, "", "", 9, "", "", UNKNOWN_ID, "default", 1, 2, "", ""],
             "page": ["incomplete", "", 9, ""],
         }
         given |= {"claim": [job_id, 30, "", 0, "default"], "newest": ["", "", 9, ""], "overview": [60, ""]}
         try:
-            reader.evalsha(sha, 1, _KEY, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
+            reader.evalsha(sha, 1, KEY, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
         except redis.ResponseError as error:
             return bool(re.search(r"can't run this command|ACL failure|can't access", str(error)))
         return False
@@ -189,10 +190,15 @@ class TestRedisUsers:
     @pytest.mark.parametrize("user", KINDS)
     def test_a_user_has_the_commands_and_keys_of_its_scripts_and_no_other(self, user: str) -> None:
         rules = redis_users.rules()[user].split()
-        texts = [_script(name).text for target, own in REDIS_USER.items() if own == user for name in scripts_of(target)]
+        texts = [
+            lua_scripts.script(name).text
+            for target, own in REDIS_USER.items()
+            if own == user
+            for name in scripts_of(target)
+        ]
         waits = ["+@blocking", "-@read", "-@write"] if user in ("submitter", "worker") else []
         if waits:
-            texts.append(_script("touch").text)
+            texts.append(lua_scripts.script("touch").text)
         commands = {c.lower() for text in texts for c in re.findall(r"\b(?:call|pcall|read|write)\('(\w+)'", text)}
         commands |= {"evalsha", "role", "script|load"} | ({"wait"} if waits else set())
         commands |= {"subscribe", "unsubscribe"} if user in FOLLOWING else set()
@@ -201,7 +207,7 @@ class TestRedisUsers:
         assert {*given[len(waits) :]} == {f"+{name}" for name in commands}
         keys = {"job.*", "jobs.*"} | {"idempotency.*" for text in texts if "idempotency." in text}
         kind = "%R~" if user == "reader" else "~"
-        assert {rule for rule in rules if "~" in rule} == {f"~{_KEY}"} | {kind + key for key in keys}
+        assert {rule for rule in rules if "~" in rule} == {f"~{KEY}"} | {kind + key for key in keys}
         assert {rule for rule in rules if "&" in rule} == {"&job.*"}
         assert rules[0] == "on"
         assert "nopass" not in rules

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from knative_jobs.runtime.settings import Settings
-from knative_jobs.store import connection, state
+from knative_jobs.store import state
 from knative_jobs.store.state import Claim
-from tests.conftest import Redis, Start, new_job
+from tests.conftest import Redis, Start, new_job, store_with
 
 STATUSES = ("submitted", "in progress", "complete", "failed", "cancelled")
 INDEXES = [f"jobs.{status.replace(' ', '-')}" for status in STATUSES] + ["jobs.incomplete"]
@@ -28,12 +28,8 @@ def here(store: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The functions of the store, in this process."""
     access = {"redis_url": store.url, "redis_username": "admin", "redis_password": store.passwords["admin"]}
     given = Settings(**access, k_sink="http://broker", job_max_attempts=2)
-    for module in ("connection", "state"):
-        monkeypatch.setattr(f"knative_jobs.store.{module}.settings", lambda: given)
-    connection._own.cache_clear()
-    yield
-    connection._own().connection.disconnect()
-    connection._own.cache_clear()
+    with store_with(lambda: given, monkeypatch):
+        yield
 
 
 @pytest.fixture

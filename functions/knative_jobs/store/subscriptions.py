@@ -12,7 +12,8 @@ from knative_jobs.runtime import shutdown
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.greenlets import in_background
 from knative_jobs.runtime.settings import settings
-from knative_jobs.store.connection import CHECK_SECONDS, NO_ANSWER, REFUSAL, ROLE, check_soon, connect, is_replica
+from knative_jobs.store.primary import CHECK_SECONDS, NO_ANSWER, REFUSAL, ROLE, connect, is_replica
+from knative_jobs.store.shared_connection import check_soon
 
 RECONNECT_SECONDS = 0.5
 

@@ -2,6 +2,6 @@
 
 import redis
 
-from knative_jobs.store.connection import pool
+from knative_jobs.store.primary import pool
 
 rd = redis.Redis.from_pool(pool(redis, decode_responses=True))
