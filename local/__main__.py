@@ -29,7 +29,8 @@ def main() -> None:
     options = _options()
     port = _port()
     os.environ["WORKER_GRACE_SECONDS"] = os.environ.get("WORKER_GRACE_SECONDS") or GRACE_SECONDS
-    os.environ.pop("REDIS_URL", None)  # whatever it is for, it is not for this
+    for name in ("REDIS_URL", "REDIS_KEY_PREFIX"):
+        os.environ.pop(name, None)  # whatever it is for, it is not for this: there is a Redis of its own
     settings()  # a value that no function could use stops the start here
     lock = _lock(options.data)
     if ports.taken(port):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local import ROOT, ports
-from tests.conftest import eventually
+from tests.conftest import eventually, http
 from tests.local.conftest import Platform
 
 RDB_OF_A_NEWER_REDIS = b"REDIS0099\xfa\x09redis-ver\x0699.0.0"
@@ -101,6 +101,12 @@ def test_no_file_of_the_current_folder_stands_for_a_library(tmp_path: Path) -> N
         eventually(lambda: platform.status(job_id) == "complete")
         assert "taken for a library" not in platform.said()
         assert platform.stop() == 0
+
+
+def test_settings_of_another_redis_are_not_for_it(tmp_path: Path) -> None:
+    with Platform(tmp_path, REDIS_URL="redis+cluster://elsewhere", REDIS_KEY_PREFIX="{jobs}.") as platform:
+        answer = http.request("POST", f"{platform.url}/jobs", body=b'{"start": "1", "end": "2"}')
+        assert answer.status == 202, answer.data
 
 
 class TestIPv6:

@@ -39,6 +39,7 @@ def is_confirmed(replies: list[Any]) -> bool:
 
 
 def unconfirmed(confirmation: list[Any], replies: list[Any]) -> UnconfirmedError:
+    """Return the error of calls that have these replies, and were not confirmed by the replies to `commands`."""
     places = [f"{settings().redis_wait_replicas} replicas"] if settings().redis_wait_replicas else []
     places += ["the disk of Redis"] if settings().redis_wait_fsync else []
     error = UnconfirmedError(
@@ -51,4 +52,5 @@ def unconfirmed(confirmation: list[Any], replies: list[Any]) -> UnconfirmedError
 
 
 def seconds() -> int:
+    """Return how long a confirmation may take."""
     return DISK_SECONDS if settings().redis_wait_fsync else REPLICA_SECONDS
