@@ -11,7 +11,7 @@
 autoscaler.py, instance.py) and with the processes of JobSinks (jobsink.py), and sends the events of the PingSources
 (pings.py).
 
-Services, Triggers and PingSources are read from `knative/base`, and from the components that are asked for,
+Services, Triggers and PingSources are read from `knative/base`, and from the kinds and components that are asked for,
 so nothing is declared twice.
 """
 
