@@ -53,6 +53,7 @@ def _options() -> argparse.Namespace:
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the folder of Redis (default: .data)")
     kinds = "the folder with a folder for each kind of job; its parent may have their work (default: knative/kinds)"
     add("--kinds", type=Path, default=manifests.KINDS, metavar="DIR", help=kinds)
+    add("--reload", action="store_true", help="restart the workers when a Python file beside their work changes")
     also = "a folder of knative/components to run besides: %(choices)s; may be given more than once"
     names = manifests.components()
     add("--component", action="append", default=[], dest="components", choices=names, help=also)

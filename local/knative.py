@@ -1,8 +1,9 @@
 """What Knative itself does, in one process: the Broker, PingSources, JobSinks, the activator and the autoscalers.
 
-`python -m local.knative FD LOCK MAX_WORKERS FOLDER ...` serves the listening socket FD, which the supervisor
-made, so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. What there is
-to run and to call is declared in the folders.
+`python -m local.knative FD LOCK MAX_WORKERS RELOAD FOLDER ...` serves the listening socket FD, which the supervisor
+made, so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. With 1 for
+RELOAD the workers are restarted when files of their work change. What there is to run and to call is declared in the
+folders.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import uvloop
 from aiohttp import web
 
 from knative_jobs.runtime.settings import DEFAULT_KIND, settings
-from local import activator, manifests, pings
+from local import activator, manifests, pings, reloading
 from local.autoscaler import Autoscaler
 from local.broker import Broker
 from local.jobsink import JobSink
@@ -33,7 +34,7 @@ MARGIN_SECONDS = 3
 """How much longer than the running job a function may take to end."""
 
 
-async def main(listener: socket.socket, lock: IO[str], max_workers: int, folders: Sequence[Path]) -> None:
+async def main(listener: socket.socket, lock: IO[str], max_workers: int, reload: bool, folders: Sequence[Path]) -> None:
     """Serve until SIGTERM; then stop the functions first, for they still send events."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -50,6 +51,7 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, folders
             return os.environ | of_kind | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
 
         services: dict[str, Autoscaler] = {}
+        workers: list[tuple[str, Autoscaler]] = []
         for service in manifests.services(*folders):
             if service.public:
                 continue
@@ -57,6 +59,7 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, folders
             if service.kind:
                 at_once = int(env.get("WORKER_CONCURRENCY") or service.kind["WORKER_CONCURRENCY"])
                 worker = Autoscaler(service._replace(concurrency=at_once), max_workers, processes, env, grace_s)
+                workers.append((env.get("JOB_WORK", ""), worker))
                 services[service.name] = worker
             else:
                 services[service.name] = Autoscaler(service, 1, processes, env, grace_s)
@@ -74,6 +77,8 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, folders
         sources = manifests.ping_sources(*folders)
         async with asyncio.TaskGroup() as sending:  # one that fails ends all of it, and is seen
             tasks = [sending.create_task(pings.send(source, post)) for source in sources]
+            if reload:
+                tasks.append(sending.create_task(reloading.restart(workers)))
             await stop.wait()
             for task in tasks:
                 task.cancel()
@@ -82,6 +87,6 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, folders
 
 
 if __name__ == "__main__":
-    fd, lock, max_workers, *folders = sys.argv[1:]
+    fd, lock, max_workers, reload, *folders = sys.argv[1:]
     listener = socket.socket(fileno=int(fd))
-    uvloop.run(main(listener, os.fdopen(int(lock)), int(max_workers), list(map(Path, folders))))
+    uvloop.run(main(listener, os.fdopen(int(lock)), int(max_workers), reload == "1", list(map(Path, folders))))

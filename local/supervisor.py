@@ -42,6 +42,8 @@ class Options(NamedTuple):
     """The folders of the kinds."""
     components: Sequence[Path]
     """Folders of manifests besides `knative/base` and the kinds."""
+    reload: bool
+    """Whether the workers are restarted when files of their work change."""
 
 
 async def supervise(options: Options, lock: IO[str]) -> None:
@@ -93,7 +95,7 @@ async def _run(options: Options, lock: IO[str]) -> None:
 
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         fds = [broker_socket.fileno(), lock.fileno()]
-        arguments = [*fds, options.max_workers, *folders]
+        arguments = [*fds, options.max_workers, int(options.reload), *folders]
         knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, arguments)]
         knative_ready = partial(_answers, client, env["K_SINK"])
         job_sinks = manifests.job_sinks(*folders)

@@ -76,3 +76,62 @@ def test_a_kind_that_is_not_there_is_refused_and_those_that_are_there_are_named(
 def test_a_folder_without_kinds_ends_the_start_with_one_line(tmp_path: Path) -> None:
     platform = Platform(tmp_path, "--kinds", str(tmp_path / "nowhere"))
     assert platform.refused() == f"{tmp_path}/nowhere has no folder with a kind.env, as a kind of job is one\n"
+
+
+class TestReload:
+    """`--reload`: the jobs that begin after an edit are done by the new work, and none is lost."""
+
+    RETURNS = "def work(job):\n    return {!r}\n"
+    WAITS = """
+import os, time
+
+def work(job):
+    while not os.path.exists(job.start):
+        time.sleep(0.02)
+    return {!r}
+"""
+
+    def edit(self, platform: Platform, text: str) -> None:
+        """Change the work, and wait until that is noticed: at first nothing looks yet."""
+        said = platform.said().count("the workers are restarted")
+
+        def noticed() -> bool:
+            (platform.folder / "edited.py").write_text(text)
+            return platform.said().count("the workers are restarted") > said
+
+        eventually(noticed)
+
+    def test_an_edited_function_gives_the_new_result(self, tmp_path: Path) -> None:
+        (tmp_path / "edited.py").write_text(self.RETURNS.format("old"))
+        with Platform(tmp_path, "--reload", JOB_WORK="edited:work") as platform:
+            assert platform.done(platform.submit())["result"] == "old"
+            self.edit(platform, self.RETURNS.format("new one"))
+            assert platform.done(platform.submit())["result"] == "new one"
+
+    def test_a_mistake_is_no_end_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "edited.py").write_text(self.RETURNS.format("old"))
+        with Platform(tmp_path, "--reload", JOB_WORK="edited:work") as platform:
+            assert platform.done(platform.submit())["result"] == "old"
+            self.edit(platform, "def work(job:\n")
+            waiting = platform.submit()
+            eventually(lambda: "SyntaxError" in platform.said())
+            self.edit(platform, self.RETURNS.format("mended"))
+            assert platform.done(waiting)["result"] == "mended"
+
+    def test_a_job_that_runs_ends_in_its_grace_period(self, tmp_path: Path) -> None:
+        (tmp_path / "edited.py").write_text(self.WAITS.format("old"))
+        with Platform(tmp_path, "--reload", JOB_WORK="edited:work", WORKER_GRACE_SECONDS="100") as platform:
+            running = platform.submit(start=f"{tmp_path}/go", end="")
+            eventually(lambda: platform.status(running) == "in progress")
+            self.edit(platform, self.RETURNS.format("new one"))
+            (tmp_path / "go").touch()
+            assert platform.done(running)["result"] == "old"
+            eventually(lambda: f"job {running} attempt 1: complete" in platform.said())
+
+    def test_a_job_that_does_not_begins_anew_with_the_new_work(self, tmp_path: Path) -> None:
+        (tmp_path / "edited.py").write_text(self.WAITS.format("old"))
+        with Platform(tmp_path, "--reload", JOB_WORK="edited:work", WORKER_GRACE_SECONDS="0.1") as platform:
+            running = platform.submit(start=f"{tmp_path}/never", end="")
+            eventually(lambda: platform.status(running) == "in progress")
+            self.edit(platform, self.RETURNS.format("new one"))
+            assert platform.done(running)["result"] == "new one"
