@@ -151,8 +151,10 @@ class Platform:
 
     def done(self, job_id: str) -> dict[str, Any]:
         """The record of the job, once it is complete."""
-        eventually(lambda: self.status(job_id) == "complete")
-        return self.job(job_id)
+        eventually(lambda: self.status(job_id) in ("complete", "failed"))
+        record = self.job(job_id)
+        assert record["status"] == "complete", record
+        return record
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -1,19 +1,19 @@
 """Kinds of job: a folder in `knative/kinds` is all that a kind needs, and no kind changes another."""
 
+import re
 import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from knative_jobs.events.emit import SUBMITTED
-from knative_jobs.runtime.settings import Settings
 from knative_jobs.work import api
 from local import manifests as on_one_machine
+from tests.conftest import ROOT
 from tests.manifests.rendered import (
     KNATIVE,
     OVERLAYS,
@@ -38,6 +38,11 @@ MIXED = {
 }
 """Somebody's own overlays, with kinds and components in several orders."""
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *MIXED])
+OF_A_KIND = {
+    *("WORKER_CONCURRENCY", "JOB_TIMEOUT_SECONDS", "JOB_BACKOFF_SECONDS", "JOB_MAX_RUNNING"),
+    *("WORK_MEMORY_MIB", "WORKER_DRAIN_SECONDS", "WORKER_GRACE_SECONDS"),
+}
+"""The settings that workers alone read."""
 PARALLELISM = "rabbitmq.eventing.knative.dev/parallelism"
 MOST_PARALLELISM = 1000
 """What the RabbitMQ Broker takes at most."""
@@ -141,7 +146,12 @@ def test_the_work_of_a_kind_is_there_and_its_settings_are_settings(kind: str) ->
     work = reads(worker, rendered("kind"))["JOB_WORK"]
     assert callable(api.find(work, 0))
     [own] = [m["data"] for m in of_kind("kind", "ConfigMap") if m["metadata"]["name"].startswith(f"kind-{kind}-")]
-    assert own.keys() <= {field.name.upper() for field in fields(Settings)} | {"WORKER_CONCURRENCY"}
+    assert own.keys() <= {"JOB_KIND", "JOB_WORK", *OF_A_KIND}
+
+
+def test_the_page_about_kinds_names_the_settings_that_a_kind_may_have_otherwise() -> None:
+    [row] = [line for line in (ROOT / "docs" / "work.md").read_text().splitlines() if "JOB_BACKOFF_SECONDS" in line]
+    assert set(re.findall(r"`([A-Z_]+)`", row)) | {"WORKER_CONCURRENCY"} == OF_A_KIND
 
 
 @pytest.mark.parametrize("kind", KINDS)
