@@ -23,6 +23,7 @@ async def restart(workers: Collection[tuple[str, Autoscaler]]) -> None:
     """
     folders = sorted({folder for work, _ in workers for folder in _folders(work)})
     if not folders:
+        say("local", "has nothing to reload: no JOB_WORK names a module")
         return
     say("local", f"restarts the workers when a Python file changes in {', '.join(map(str, folders))}")
     async for changes in awatch(*folders, watch_filter=PythonFilter()):
