@@ -48,7 +48,15 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, reload:
             user = declared.redis_user
             # What is set for all is for the kind `default`, and for any other where that says nothing itself.
             of_kind = {} if declared.kind.get("JOB_KIND") == DEFAULT_KIND else declared.kind
-            return os.environ | of_kind | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
+            return {
+                **os.environ,
+                **of_kind,
+                "WORKER_GRACE_SECONDS": os.environ[
+                    "WORKER_GRACE_SECONDS"
+                ],  # Ctrl-C waits no longer for one than for all
+                "REDIS_USERNAME": user,
+                "REDIS_PASSWORD": passwords.get(user, ""),
+            }
 
         services: dict[str, Autoscaler] = {}
         workers: list[tuple[str, Autoscaler]] = []

@@ -199,7 +199,7 @@ def _documents(folder: Path) -> list[Manifest]:
 def _elsewhere(kustomization: Manifest, at: Path, folder: Path) -> Iterator[Path]:
     """Return the folders that a kustomization takes from outside of `folder`; a remote one is taken from here."""
     for entry in kustomization.get("resources", []) + kustomization.get("components", []):
-        remote = entry.partition("?")[0].partition("://")[2].partition("//")[2]
+        remote = entry.partition("?")[0].rpartition("://")[2].partition("//")[2]
         taken = ROOT / remote if remote else (at / entry).resolve()
         if taken.is_dir() and not taken.is_relative_to(folder.resolve()):
             yield taken

@@ -14,7 +14,8 @@ def gated(job):
     return "gated"
 
 def settings(job):
-    return [os.environ.get(name) for name in ("JOB_KIND", "JOB_TIMEOUT_SECONDS", "JOB_MAX_ATTEMPTS")]
+    names = ("JOB_KIND", "JOB_TIMEOUT_SECONDS", "JOB_MAX_ATTEMPTS", "WORKER_GRACE_SECONDS")
+    return [os.environ.get(name) for name in names]
 """
 SERVICE = "https://git.example.com/knative-jobs//knative/worker/as-service?ref=v0.2.0"
 JOBSINK = "../../../knative/worker/as-jobsink"
@@ -46,12 +47,12 @@ def test_a_slow_kind_holds_up_no_other(tmp_path: Path) -> None:
 
 
 def test_what_a_kind_says_goes_before_what_is_said_for_all(tmp_path: Path) -> None:
-    folder = kinds(tmp_path, patient="JOB_WORK=mine:settings\nJOB_TIMEOUT_SECONDS=500")
+    folder = kinds(tmp_path, patient="JOB_WORK=mine:settings\nJOB_TIMEOUT_SECONDS=500\nWORKER_GRACE_SECONDS=90")
     settings = {"JOB_WORK": "mine:settings", "JOB_TIMEOUT_SECONDS": "100", "JOB_MAX_ATTEMPTS": "2"}
     with Platform(tmp_path, "--kinds", str(folder), **settings) as platform:
         patient, default = platform.submit(kind="patient", start=1, end=2), platform.submit()
-        assert platform.done(patient)["result"] == ["patient", "500", "2"]
-        assert platform.done(default)["result"] == ["default", "100", "2"]
+        assert platform.done(patient)["result"] == ["patient", "500", "2", "5"]
+        assert platform.done(default)["result"] == ["default", "100", "2", "5"]
 
 
 def test_kinds_with_a_service_and_with_a_job_sink_live_together(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_kinds_with_a_service_and_with_a_job_sink_live_together(tmp_path: Path) 
         jobs = {kind: [platform.submit(kind=kind, start=1, end=2) for _ in range(4)] for kind in ("short", "long")}
         for kind, timeout in (("short", "100"), ("long", "7200")):
             for job_id in jobs[kind]:
-                assert platform.done(job_id)["result"] == [kind, timeout, "3"]
+                assert platform.done(job_id)["result"] == [kind, timeout, "3", "5"]
 
 
 def test_a_kind_that_is_not_there_is_refused_and_those_that_are_there_are_named(tmp_path: Path) -> None:

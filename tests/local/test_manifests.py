@@ -141,6 +141,19 @@ def kind(
     return folder
 
 
+@pytest.mark.parametrize(
+    "takes",
+    [
+        "https://git.example/jobs.git//knative/worker/as-service?ref=v1",
+        "git.example/jobs//knative/worker/as-service",
+        str(manifests.KINDS.parent / "worker" / "as-service"),
+    ],
+)
+def test_a_kind_takes_its_worker_from_this_repository_by_its_address_or_by_its_path(tmp_path: Path, takes: str) -> None:
+    folder = kind(tmp_path / "resize", "JOB_KIND=resize\nWORKER_CONCURRENCY=1\n", takes)
+    assert [service.name for service in manifests.services(folder)] == ["worker-resize"]
+
+
 def test_a_kind_is_a_folder_that_makes_a_worker_and_a_trigger_of_its_own(tmp_path: Path) -> None:
     resize = kind(tmp_path / "resize", "# why\nJOB_KIND=resize\nJOB_WORK=work:resize\nWORKER_CONCURRENCY=8\n")
     assert manifests.kinds(tmp_path) == [resize]
