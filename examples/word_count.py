@@ -1,8 +1,13 @@
-"""A work function: counts the words in the lines from `start` to `end` of the README. Run it with
+"""Work functions: `count_text` counts the words of a text, and is the work of the kind in `knative/kinds/word-count`:
+
+curl -X POST localhost:5000/jobs -d '{"kind": "word-count", "input": {"text": "to be or not to be"}}'
+
+`count` counts those in the lines from `start` to `end` of the README. Run it with
 
 JOB_WORK=examples.word_count:count ./scripts/local
 """
 
+from collections import Counter
 from pathlib import Path
 
 from knative_jobs import Fail, Job, Retry
@@ -23,3 +28,12 @@ def count(job: Job) -> dict[str, int]:
         job.progress((number - first) / (last - first + 1), f"line {number}")  # here a cancelled job stops
         words += len(lines[number - 1].split())
     return {"words": words}
+
+
+def count_text(job: Job) -> dict[str, object]:
+    """Return how many words the text of the input has, and how often each of the most frequent ones is there."""
+    match job.input:
+        case {"text": str(text)}:
+            words = text.split()
+            return {"words": len(words), "frequent": dict(Counter(words).most_common(3))}
+    raise Fail('the input looks like {"text": "to be or not to be"}')

@@ -9,9 +9,9 @@
 
 `knative` does the same with the instances of the cluster-local functions, from 0 to N of each (activator.py,
 autoscaler.py, instance.py) and with the processes of JobSinks (jobsink.py), and sends the events of the PingSources
-(pings.py).
+(pings.py). With --reload the workers are restarted when their work changes (reloading.py).
 
-Services, Triggers and PingSources are read from `knative/base`, and from the components that are asked for,
+Services, Triggers and PingSources are read from `knative/base`, and from the kinds and components that are asked for,
 so nothing is declared twice.
 """
 

@@ -13,7 +13,7 @@ from typing import IO
 from knative_jobs.runtime.settings import settings
 from local import ROOT, manifests, ports
 from local.daemon import StartError
-from local.supervisor import supervise
+from local.supervisor import Options, supervise
 
 GRACE_SECONDS = "5"
 """The default of WORKER_GRACE_SECONDS on one machine: nobody likes to wait after Ctrl-C."""
@@ -40,7 +40,7 @@ def main() -> None:
         )
     failed = ""
     try:
-        asyncio.run(supervise(port, options.data, options.max_workers, options.components, lock))
+        asyncio.run(supervise(Options(port=port, **vars(options)), lock))
     except* StartError as group:
         failed = "\n".join(map(str, group.exceptions))
     sys.exit(failed or None)
@@ -49,9 +49,12 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("scripts/local", description="Run the job API on this machine, until Ctrl-C.")
     add = parser.add_argument
-    workers = f"the most worker processes, 1 to {MAX_WORKERS} (default: 2)"
+    workers = f"the most worker processes of each kind of job, 1 to {MAX_WORKERS} (default: 2)"
     add("--max-workers", type=int, default=2, metavar="N", help=workers)
     add("--data", type=Path, default=ROOT / ".data", metavar="DIR", help="the folder of Redis (default: .data)")
+    kinds = "the folder with a folder for each kind of job; its parent may have their work (default: knative/kinds)"
+    add("--kinds", type=Path, default=manifests.KINDS, metavar="DIR", help=kinds)
+    add("--reload", action="store_true", help="restart the workers when a Python file beside their work changes")
     also = "a folder of knative/components to run besides: %(choices)s; may be given more than once"
     names = manifests.components()
     add("--component", action="append", default=[], dest="components", choices=names, help=also)
@@ -60,6 +63,11 @@ def _options() -> argparse.Namespace:
     if not 1 <= options.max_workers <= MAX_WORKERS:
         parser.error(f"--max-workers must be from 1 to {MAX_WORKERS}")
     options.data = options.data.resolve()
+    if options.kinds.resolve() != manifests.KINDS:  # a repository of somebody's own, with the work beside its kinds
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.environ.get("PYTHONPATH"), str(options.kinds.resolve().parent)])
+        )
+    options.kinds = manifests.kinds(options.kinds.resolve())
     options.components = [manifests.COMPONENTS / name for name in options.components]
     return options
 

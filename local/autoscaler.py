@@ -5,6 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from typing import Literal
 
 from local.instance import Instance, at_free_address
 from local.log import say
@@ -52,6 +53,7 @@ class Autoscaler:
         self._lives: dict[Instance, asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._closed = False
+        self._outdated = asyncio.Event()
         self._pause_s: float = 0
         self._paused_until: float = 0
 
@@ -78,6 +80,13 @@ class Autoscaler:
         instance.open -= 1
         instance.last_used = time.monotonic()
         self._hand_out(instance)
+
+    def restart(self) -> None:
+        """Replace all instances. None of them gets another request, and each has its grace period to end in."""
+        self._outdated.set()
+        self._outdated = asyncio.Event()
+        self._pause_s = self._paused_until = 0
+        self._scale_up()
 
     async def close(self) -> None:
         """Refuse what waits, and stop all instances."""
@@ -118,37 +127,44 @@ class Autoscaler:
             self._lives[instance] = asyncio.create_task(self._live(instance))
 
     async def _live(self, instance: Instance) -> None:
+        outdated = asyncio.create_task(self._outdated.wait())
         try:
             process = await instance.start(self.service, self._processes, self._env)
             try:
-                await self._serve(instance, process)
+                await self._serve(instance, process, outdated)
             finally:
                 # One that is not ready has nothing to finish, and its server may not heed a SIGTERM yet.
                 grace_s, instance.ready = self._grace_s if instance.ready else 0, False
                 await self._processes.stop(process, grace_s)
         finally:
+            outdated.cancel()
             del self._lives[instance]
         if not self._lives and self._paused():
             self._refuse_waiting()
         self._scale_up()
 
-    async def _serve(self, instance: Instance, process: asyncio.subprocess.Process) -> None:
-        """Give requests to the instance from when it is ready until it ends or has been idle for long."""
+    async def _serve(
+        self, instance: Instance, process: asyncio.subprocess.Process, outdated: asyncio.Task[Literal[True]]
+    ) -> None:
+        """Give requests to the instance from when it is ready until it ends, has been idle for long, or is outdated."""
         ended = asyncio.create_task(self._processes.ended(process))
-        while not ended.done() and not await instance.accepts():
-            await asyncio.wait([ended], timeout=0.02)
+        while not ended.done() and not outdated.done() and not await instance.accepts():
+            await asyncio.wait([ended, outdated], timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
         ready_at = instance.last_used = time.monotonic()
-        instance.ready = not ended.done()
+        instance.ready = not ended.done() and not outdated.done()
         if instance.ready and self._most > 1:
             say(self.service.name, f"{instance.address} is ready")
         self._hand_out(instance)
         while not ended.done():
+            if outdated.done():
+                return
             idle_s = 0 if instance.open else time.monotonic() - instance.last_used
             if idle_s >= self._idle_s:
                 if self._most > 1:
                     say(self.service.name, f"{instance.address} was idle and is stopped")
                 return
-            await asyncio.wait([ended], timeout=self._idle_s - idle_s)
+            timeout_s = self._idle_s - idle_s
+            await asyncio.wait([ended, outdated], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._pause(lived_s=time.monotonic() - ready_at, code=ended.result())
 
     def _pause(self, lived_s: float, code: int) -> None:

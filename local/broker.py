@@ -16,7 +16,8 @@ from local import delivery, manifests
 from local.activator import Post
 from local.log import say
 
-MAX_OPEN_PER_TRIGGER = 100
+MAX_OPEN_PER_TRIGGER = 1000
+"""More than the workers of a kind do at once: what waits for one of them is with the autoscaler, which counts it."""
 
 
 class Broker:

@@ -1,8 +1,9 @@
 """What Knative itself does, in one process: the Broker, PingSources, JobSinks, the activator and the autoscalers.
 
-`python -m local.knative FD LOCK MAX_WORKERS [COMPONENT ...]` serves the listening socket FD, which the supervisor made,
-so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. What there is to
-run and to call is declared in `knative/base` and in the folders COMPONENT.
+`python -m local.knative FD LOCK MAX_WORKERS RELOAD FOLDER ...` serves the listening socket FD, which the supervisor
+made, so that the Broker's address outlives this process. LOCK is the open locked file of the data folder. With 1 for
+RELOAD the workers are restarted when files of their work change. What there is to run and to call is declared in the
+folders.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO
@@ -19,8 +21,8 @@ from typing import IO
 import uvloop
 from aiohttp import web
 
-from knative_jobs.runtime.settings import settings
-from local import activator, manifests, pings
+from knative_jobs.runtime.settings import DEFAULT_KIND, settings
+from local import activator, manifests, pings, reloading
 from local.autoscaler import Autoscaler
 from local.broker import Broker
 from local.jobsink import JobSink
@@ -32,7 +34,7 @@ MARGIN_SECONDS = 3
 """How much longer than the running job a function may take to end."""
 
 
-async def main(listener: socket.socket, lock: IO[str], max_workers: int, *components: Path) -> None:
+async def main(listener: socket.socket, lock: IO[str], max_workers: int, reload: bool, folders: Sequence[Path]) -> None:
     """Serve until SIGTERM; then stop the functions first, for they still send events."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -44,27 +46,47 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
 
         def env_of(declared: manifests.Service | manifests.JobSink) -> dict[str, str]:
             user = declared.redis_user
-            return os.environ | {"REDIS_USERNAME": user, "REDIS_PASSWORD": passwords.get(user, "")}
+            # What is set for all is for the kind `default`, and for any other where that says nothing itself.
+            of_kind = {} if declared.kind.get("JOB_KIND") == DEFAULT_KIND else declared.kind
+            return {
+                **os.environ,
+                **of_kind,
+                "WORKER_GRACE_SECONDS": os.environ[
+                    "WORKER_GRACE_SECONDS"
+                ],  # Ctrl-C waits no longer for one than for all
+                "REDIS_USERNAME": user,
+                "REDIS_PASSWORD": passwords.get(user, ""),
+            }
 
         services: dict[str, Autoscaler] = {}
-        for service in manifests.services(manifests.BASE, *components):
-            if not service.public:
-                most = max_workers if service.name == "worker" else 1
-                services[service.name] = Autoscaler(service, most, processes, env_of(service), grace_s)
+        workers: list[tuple[str, Autoscaler]] = []
+        for service in manifests.services(*folders):
+            if service.public:
+                continue
+            env = env_of(service)
+            if service.kind:
+                at_once = int(env.get("WORKER_CONCURRENCY") or service.kind["WORKER_CONCURRENCY"])
+                worker = Autoscaler(service._replace(concurrency=at_once), max_workers, processes, env, grace_s)
+                workers.append((env.get("JOB_WORK", ""), worker))
+                services[service.name] = worker
+            else:
+                services[service.name] = Autoscaler(service, 1, processes, env, grace_s)
         job_sinks: dict[str, JobSink] = {}
-        for declared in manifests.job_sinks(manifests.BASE, *components):
+        for declared in manifests.job_sinks(*folders):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="knative-jobs-")))
             job_sink = JobSink(declared, max_workers, processes, env_of(declared), grace_s, folder)
             job_sinks[declared.name] = job_sink
         post = activator.posting(services, job_sinks)
-        broker = Broker(post, manifests.triggers(manifests.BASE, *components))
+        broker = Broker(post, manifests.triggers(*folders))
         runner = web.ServerRunner(web.Server(broker.receive, access_log=None), shutdown_timeout=1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
-        sources = manifests.ping_sources(manifests.BASE, *components)
+        sources = manifests.ping_sources(*folders)
         async with asyncio.TaskGroup() as sending:  # one that fails ends all of it, and is seen
             tasks = [sending.create_task(pings.send(source, post)) for source in sources]
+            if reload:
+                tasks.append(sending.create_task(reloading.restart(workers)))
             await stop.wait()
             for task in tasks:
                 task.cancel()
@@ -73,5 +95,6 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, *compon
 
 
 if __name__ == "__main__":
-    fd, lock, max_workers, *components = sys.argv[1:]
-    uvloop.run(main(socket.socket(fileno=int(fd)), os.fdopen(int(lock)), int(max_workers), *map(Path, components)))
+    fd, lock, max_workers, reload, *folders = sys.argv[1:]
+    listener = socket.socket(fileno=int(fd))
+    uvloop.run(main(listener, os.fdopen(int(lock)), int(max_workers), reload == "1", list(map(Path, folders))))

@@ -1,30 +1,38 @@
-"""What `knative/base` and components declare: Services, Triggers, PingSources and JobSinks.
+"""What `knative/base`, kinds of job and components declare: Services, Triggers, PingSources and JobSinks.
 
-Only what matters on one machine is read. Of what kustomize does with the files, this does one thing: a manifest in a
-component that has the kind and the name of an earlier one is a strategic merge patch of it.
+Only what matters on one machine is read. Of what kustomize does with the files, this does three things: it follows
+`resources` and `components` to other folders, makes the worker of a kind from `knative/worker`, and takes a manifest in
+a component that has the kind and the name of an earlier one for a strategic merge patch of it.
 """
 
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import isodate
 import yaml
 
+from knative_jobs.runtime import job_kind
+from knative_jobs.runtime.settings import DEFAULT_KIND
 from local import FUNCTIONS, ROOT
 
 BASE = ROOT / "knative" / "base"
 COMPONENTS = ROOT / "knative" / "components"
+KINDS = ROOT / "knative" / "kinds"
 DOMAIN = "default.svc.cluster.local"
 """Of the addresses of Services, as in a cluster. On one machine only the activator knows them."""
 JOBSINK_HOST = "job-sink.knative-eventing.svc.cluster.local"
 """Where every JobSink of a cluster is, each at the path /NAMESPACE/NAME."""
-SETTINGS = "settings.env"
-"""In the folder of a component: what it changes in the settings of the functions."""
+KIND = "kind.env"
+"""In the folder of a kind: its name, and what it changes in the settings for its workers."""
 DEFAULT_DELIVERY = {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"}
 IMAGE = "knative-jobs"
+TRANSFORMER = "builtin"
+"""What kustomize does with manifests, and no manifest itself."""
 Manifest = dict[str, Any]
 
 
@@ -47,6 +55,8 @@ class Service(NamedTuple):
     """How many requests one instance gets at a time."""
     timeout_s: float
     """How long one request may last, in seconds; 600 is the most that Knative allows."""
+    kind: Mapping[str, str] = MappingProxyType({})
+    """Of a worker: what its kind says in its kind.env."""
 
     @property
     def server(self) -> dict[str, str]:
@@ -96,6 +106,28 @@ class JobSink(NamedTuple):
     """For how many seconds the JobSink remembers an event after its process has ended."""
     redis_user: str = ""
     """Who it is in Redis. Empty: it does not call Redis."""
+    kind: Mapping[str, str] = MappingProxyType({})
+    """What its kind says in its kind.env."""
+
+
+def kinds(folder: Path) -> list[Path]:
+    """Return the folders of kinds in a folder.
+
+    Raises:
+        ManifestError: two have the same name, or one has none that a kind can have.
+    """
+    folders = sorted(file.parent for file in folder.glob(f"*/{KIND}"))
+    if not folders:
+        raise ManifestError(f"{folder} has no folder with a {KIND}, as a kind of job is one")
+    names = [_environment(folder / KIND).get("JOB_KIND", "") for folder in folders]
+    for name, at in zip(names, folders, strict=True):
+        try:
+            job_kind.check(name)
+        except ValueError as error:
+            raise ManifestError(f"JOB_KIND of {at / KIND} {error}") from error
+        if name == DEFAULT_KIND or names.count(name) > 1:
+            raise ManifestError(f"JOB_KIND={name} of {at / KIND} is there already")
+    return folders
 
 
 def services(base: Path = BASE, *components: Path) -> list[Service]:
@@ -120,14 +152,6 @@ def ping_sources(base: Path, *components: Path) -> list[PingSource]:
 def job_sinks(base: Path, *components: Path) -> list[JobSink]:
     """Return every JobSink there."""
     return [_job_sink(m) for m in _manifests((base, *components), "sinks.knative.dev", "JobSink")]
-
-
-def settings(*components: Path) -> dict[str, str]:
-    """Return what these components change in the settings of the functions."""
-    files = [folder / SETTINGS for folder in components]
-    lines = itertools.chain.from_iterable(file.read_text().splitlines() for file in files if file.exists())
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name: value for name, _, value in pairs}
 
 
 def components() -> list[str]:
@@ -155,14 +179,57 @@ def _merged(manifest: Any, patch: Any) -> Any:
 
 
 @cache
-def _documents(base: Path) -> list[Manifest]:
+def _documents(folder: Path) -> list[Manifest]:
     found = []
-    for path in sorted(base.rglob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         try:
-            found += [m for m in yaml.safe_load_all(path.read_text()) if isinstance(m, dict)]
+            manifests = [m for m in yaml.safe_load_all(path.read_text()) if isinstance(m, dict)]
         except yaml.YAMLError as error:
             raise ManifestError(f"{path} is not YAML: {error}") from error
+        if path.name != "kustomization.yaml":
+            found += [m for m in manifests if m.get("apiVersion") != TRANSFORMER]
+            continue
+        folders = itertools.chain.from_iterable(_elsewhere(manifest, path.parent, folder) for manifest in manifests)
+        taken = list(itertools.chain.from_iterable(map(_documents, folders)))
+        kind = path.with_name(KIND)
+        found += _of_kind(taken, kind) if kind.exists() else taken
     return found
+
+
+def _elsewhere(kustomization: Manifest, at: Path, folder: Path) -> Iterator[Path]:
+    """Return the folders that a kustomization takes from outside of `folder`; a remote one is taken from here."""
+    for entry in kustomization.get("resources", []) + kustomization.get("components", []):
+        remote = entry.partition("?")[0].rpartition("://")[2].partition("//")[2]
+        taken = ROOT / remote if remote else (at / entry).resolve()
+        if taken.is_dir() and not taken.is_relative_to(folder.resolve()):
+            yield taken
+
+
+def _of_kind(templates: list[Manifest], file: Path) -> list[Manifest]:
+    """Return what `knative/worker` says for any kind as it is for that of a file, as kustomize's `replacements` do."""
+    env = _environment(file)
+    kind = env["JOB_KIND"]
+    name = "worker" if kind == DEFAULT_KIND else f"worker-{kind}"
+    [subscriber, *others] = [template["kind"] for template in templates if template["kind"] != "Trigger"] or [""]
+    if not subscriber or others:
+        raise ManifestError(f"The kustomization beside {file} must take knative/worker/as-service or as-jobsink")
+    if subscriber == "Service" and not re.fullmatch(r"[1-9][0-9]*", env.get("WORKER_CONCURRENCY", "")):
+        raise ManifestError(f"WORKER_CONCURRENCY in {file} must be a whole number of at least 1")
+    own: dict[str, Manifest] = {
+        "Trigger": {
+            "spec": {
+                "filter": {"attributes": {"jobkind": kind}},
+                "subscriber": {"ref": {"kind": subscriber, "name": name}},
+            }
+        },
+        subscriber: {KIND: env},
+    }
+    return [_merged(_merged(template, {"metadata": {"name": name}}), own[template["kind"]]) for template in templates]
+
+
+def _environment(file: Path) -> dict[str, str]:
+    pairs = (line.partition("=") for line in file.read_text().splitlines() if "=" in line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
 
 
 def _is_function(manifest: Manifest) -> bool:
@@ -174,7 +241,8 @@ def _is_function(manifest: Manifest) -> bool:
 def _service(manifest: Manifest) -> Service:
     name = manifest["metadata"]["name"]
     spec = manifest["spec"]["template"]["spec"]
-    env = {e["name"]: str(e["value"]) for e in spec["containers"][0].get("env", []) if "value" in e}
+    kind = manifest.get(KIND, {})
+    env = kind | {e["name"]: str(e["value"]) for e in spec["containers"][0].get("env", []) if "value" in e}
     target = env.get("FUNCTION_TARGET", name.replace("-", "_"))
     labels = manifest["metadata"].get("labels", {})
     return Service(
@@ -184,8 +252,9 @@ def _service(manifest: Manifest) -> Service:
         env,
         redis_user=labels.get("knative-jobs.dev/redis-user", ""),
         public=labels.get("networking.knative.dev/visibility") != "cluster-local",
-        concurrency=spec.get("containerConcurrency") or (1 if name == "worker" else 10),
+        concurrency=spec.get("containerConcurrency") or 10,
         timeout_s=spec.get("timeoutSeconds", 600),
+        kind=kind,
     )
 
 
@@ -220,9 +289,11 @@ def _ping_source(manifest: Manifest) -> PingSource:
 def _job_sink(manifest: Manifest) -> JobSink:
     spec = manifest["spec"]["job"]["spec"]
     container = spec["template"]["spec"]["containers"][0]
-    env = {e["name"]: str(e["value"]) for e in container.get("env", []) if "value" in e}
+    kind = manifest.get(KIND, {})
+    env = kind | {e["name"]: str(e["value"]) for e in container.get("env", []) if "value" in e}
     limit, ttl_s = spec.get("backoffLimit", 6), spec.get("ttlSecondsAfterFinished", float("inf"))
-    return JobSink(manifest["metadata"]["name"], container["command"], env, limit, ttl_s, env.get("REDIS_USERNAME", ""))
+    user = env.get("REDIS_USERNAME", "")
+    return JobSink(manifest["metadata"]["name"], container["command"], env, limit, ttl_s, user, kind)
 
 
 def _address(name: str, destination: Manifest) -> str:

@@ -6,21 +6,22 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import aiohttp
 
-from knative_jobs.events.emit import ENDED
+from knative_jobs.events.emit import ENDED, SUBMITTED
 from knative_jobs.runtime.settings import ENDINGS, settings
 from local import FUNCTIONS, ROOT, loopback, manifests, ports, redis_server, redis_users
 from local.daemon import Daemon, StartError
 from local.instance import command
 from local.knative import MARGIN_SECONDS, PASSWORDS
 from local.log import say
+from local.manifests import JOBSINK_HOST
 from local.processes import Processes
 from local.redis_users import API, OPENER
 
@@ -28,15 +29,29 @@ HOST = "127.0.0.1"
 REDIS_PORT = 6379
 
 
-async def supervise(port: int, data: Path, max_workers: int, components: Sequence[Path], lock: IO[str]) -> None:
+class Options(NamedTuple):
+    """What to run."""
+
+    port: int
+    """Where the public functions answer."""
+    data: Path
+    """The folder that Redis keeps its data in."""
+    max_workers: int
+    """The greatest number of worker processes of each kind of job."""
+    kinds: Sequence[Path]
+    """The folders of the kinds."""
+    components: Sequence[Path]
+    """Folders of manifests besides `knative/base` and the kinds."""
+    reload: bool
+    """Whether the workers are restarted when files of their work change."""
+
+
+async def supervise(options: Options, lock: IO[str]) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Args:
-        port: where the public functions answer.
-        data: the folder that Redis keeps its data in.
-        max_workers: the greatest number of worker processes.
-        components: folders of manifests besides `knative/base`.
-        lock: the locked file that keeps other supervisors from the folder.
+        options: what to run.
+        lock: the locked file that keeps other supervisors from the data folder.
 
     Raises:
         ExceptionGroup: of StartErrors, when a part could not start.
@@ -44,7 +59,7 @@ async def supervise(port: int, data: Path, max_workers: int, components: Sequenc
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = asyncio.create_task(_run(port, data, max_workers, components, lock))
+    running = asyncio.create_task(_run(options, lock))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
@@ -55,16 +70,18 @@ async def supervise(port: int, data: Path, max_workers: int, components: Sequenc
         await running
 
 
-async def _run(port: int, data: Path, max_workers: int, components: Sequence[Path], lock: IO[str]) -> None:
+async def _run(options: Options, lock: IO[str]) -> None:
+    port, data = options.port, options.data
+    folders = [manifests.BASE, *options.kinds, *options.components]
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         processes = Processes(lock)
         stack.push_async_callback(processes.close)
         client = await stack.enter_async_context(aiohttp.ClientSession())
         broker_socket = socket.create_server((HOST, 0))
         redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
-        env = _environment(redis_port, broker_socket, components)
+        env = _environment(redis_port, broker_socket, folders)
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-        declared = manifests.services(manifests.BASE, *components)
+        declared = manifests.services(*folders)
         # Who measures may have to do what no function may.
         passwords = redis_users.write(data, env.pop("REDIS_ADMIN_PASSWORD", ""))
         redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
@@ -78,9 +95,10 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
 
         grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         fds = [broker_socket.fileno(), lock.fileno()]
-        knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, [*fds, max_workers, *components])]
+        arguments = [*fds, options.max_workers, int(options.reload), *folders]
+        knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, arguments)]
         knative_ready = partial(_answers, client, env["K_SINK"])
-        job_sinks = manifests.job_sinks(manifests.BASE, *components)
+        job_sinks = manifests.job_sinks(*folders)
         internal = {s.redis_user for s in declared if not s.public} | {s.redis_user for s in job_sinks}
         its_env = env | {PASSWORDS: json.dumps({user: passwords[user] for user in internal & passwords.keys()})}
         knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
@@ -102,28 +120,28 @@ async def _run(port: int, data: Path, max_workers: int, components: Sequence[Pat
                 running.create_task(kept.keep())
 
 
-def _environment(redis_port: int, broker_socket: socket.socket, components: Sequence[Path]) -> dict[str, str]:
-    """Return what every part gets: the user's own settings, those of the components, and where the others are."""
+def _environment(redis_port: int, broker_socket: socket.socket, folders: Sequence[Path]) -> dict[str, str]:
+    """Return what every part gets: the user's own settings, and where the others are."""
     search = [str(FUNCTIONS), os.environ.get("PYTHONPATH"), str(ROOT)]
-    return (
-        manifests.settings(*components)
-        | os.environ
-        | {
-            # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
-            "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
-            "REDIS_USERNAME": "",
-            "REDIS_PASSWORD": "",
-            "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
-            "JOB_EVENTS": os.environ.get("JOB_EVENTS") or _job_events(components),
-            "PYTHONPATH": os.pathsep.join(filter(None, search)),
-            "PYTHONUNBUFFERED": "1",
-        }
-    )
+    triggers = manifests.triggers(*folders)
+    of_jobs = [trigger for trigger in triggers if trigger.attributes.get("type") == SUBMITTED]
+    return os.environ | {
+        # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
+        "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
+        "REDIS_USERNAME": "",
+        "REDIS_PASSWORD": "",
+        "K_SINK": f"http://{HOST}:{broker_socket.getsockname()[1]}/",
+        "JOB_KINDS": " ".join(trigger.attributes["jobkind"] for trigger in of_jobs),
+        "JOBSINK_KINDS": " ".join(t.attributes["jobkind"] for t in of_jobs if JOBSINK_HOST in t.subscriber),
+        "JOB_EVENTS": os.environ.get("JOB_EVENTS") or _job_events(triggers),
+        "PYTHONPATH": os.pathsep.join(filter(None, search)),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
-def _job_events(components: Sequence[Path]) -> str:
+def _job_events(triggers: Iterable[manifests.Trigger]) -> str:
     """Return which ends of a job some Trigger asks for: an event that none wants need not be made."""
-    wanted = {trigger.attributes.get("type", "") for trigger in manifests.triggers(manifests.BASE, *components)}
+    wanted = {trigger.attributes.get("type", "") for trigger in triggers}
     return " ".join(word for word, status in ENDINGS.items() if wanted & {"", ENDED[status]}) or "none"
 
 

@@ -68,7 +68,7 @@ class TestARunWithoutFencing:
         for part in ("functions", "local", "knative", "chaos", "harness"):
             shutil.copytree(ROOT / part, tmp_path / part)
         script = tmp_path / "functions" / "knative_jobs" / "store" / "lua" / "prelude.lua"
-        fence = "return job and job[1] == 'in progress' and job[3] == attempt and job"
+        fence = "return job and job[1] == 'in progress' and job[4] == attempt and job"
         assert fence in script.read_text()
         script.write_text(script.read_text().replace(fence, "return job"))
         code, printed, ledger = chaos(tmp_path, tmp_path / "ledger", "--seconds", "30", "--seed", "1")

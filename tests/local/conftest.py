@@ -84,8 +84,8 @@ class Sink:
 class Platform:
     """`python -m local` as a process, with the processes that it has started."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, *options: str, **settings: str) -> None:
+        self.folder, self.options, self.settings = folder, options, settings
         self.log = folder / "log"
         self.log.touch()
         self.port = ports.free()
@@ -100,16 +100,25 @@ class Platform:
 
     def start(self) -> None:
         said = self.said().count("Ready on")
+        self._run()
+        eventually(lambda: self.said().count("Ready on") > said or self.process.poll() is not None)
+        assert self.process.poll() is None, self.said()
+
+    def refused(self) -> str:
+        """What it says when it does not start."""
+        self._run()
+        assert self.process.wait(PATIENCE_S) == 1
+        return self.said()
+
+    def _run(self) -> None:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "local", "--data", str(self.folder / "data")],
+                [sys.executable, "-P", "-m", "local", "--data", str(self.folder / "data"), *self.options],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(self.port), **self.settings},
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
             )
-        eventually(lambda: self.said().count("Ready on") > said or self.process.poll() is not None)
-        assert self.process.poll() is None, self.said()
 
     def said(self) -> str:
         return self.log.read_text()
@@ -129,13 +138,23 @@ class Platform:
     def get(self, path: str) -> Any:
         return http.request("GET", self.url + path)
 
-    def submit(self) -> str:
-        answer = http.request("POST", self.url + "/jobs", body=b'{"start": "1", "end": "2"}')
+    def submit(self, **job: object) -> str:
+        answer = http.request("POST", self.url + "/jobs", json=job or {"start": "1", "end": "2"})
         assert answer.status == 202, answer.data
         return str(answer.json()["id"])
 
+    def job(self, job_id: str) -> dict[str, Any]:
+        return dict(self.get(f"/jobs_status?job_id={job_id}").json())
+
     def status(self, job_id: str) -> str:
-        return str(self.get(f"/jobs_status?job_id={job_id}").json()["status"])
+        return str(self.job(job_id)["status"])
+
+    def done(self, job_id: str) -> dict[str, Any]:
+        """The record of the job, once it is complete."""
+        eventually(lambda: self.status(job_id) in ("complete", "failed"))
+        record = self.job(job_id)
+        assert record["status"] == "complete", record
+        return record
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -107,7 +107,6 @@ apiVersion: serving.knative.dev/v1
 kind: Service
 metadata: {name: worker}
 """,
-        "settings.env": "# why\nJOB_SECONDS=3\nJOB_WORK=\n",
     }
     for folder, files in {"base": {"all.yaml": TRIGGER + "---" + SERVICES}, "component": patch}.items():
         (tmp_path / folder).mkdir()
@@ -118,14 +117,105 @@ metadata: {name: worker}
     assert (trigger.attributes, trigger.subscriber) == ({"type": "submitted"}, f"http://{JOBSINK_HOST}/default/worker")
     assert [service.name for service in manifests.services(base, component)] == ["jobs-status"]
     assert [service.name for service in manifests.services(base)] == ["jobs-status", "worker"]
-    assert manifests.settings(base, component) == {"JOB_SECONDS": "3", "JOB_WORK": ""}
 
 
 def test_a_job_sink_says_what_runs_and_how_often() -> None:
     [job_sink] = manifests.job_sinks(manifests.BASE, manifests.COMPONENTS / "long-jobs")
     assert job_sink.command == ["python", "-m", "knative_jobs.server.jobsink"]
-    assert job_sink.env == {"REDIS_USERNAME": "worker"}
+    assert job_sink.env == {
+        "JOB_KIND": "default",
+        "JOB_TIMEOUT_SECONDS": "86400",
+        "REDIS_USERNAME": "worker",
+        "WORKER_GRACE_SECONDS": "20",
+    }
     assert (job_sink.backoff_limit, job_sink.ttl_s) == (3, 600)
+
+
+def kind(
+    folder: Path, settings: str, takes: str = "https://git.example/jobs.git//knative/worker/as-service?ref=v1"
+) -> Path:
+    """The folder of a kind, in a repository of its own."""
+    folder.mkdir(parents=True)
+    (folder / "kind.env").write_text(settings)
+    (folder / "kustomization.yaml").write_text(f"{{kind: Component, components: ['{takes}']}}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        "https://git.example/jobs.git//knative/worker/as-service?ref=v1",
+        "git.example/jobs//knative/worker/as-service",
+        str(manifests.KINDS.parent / "worker" / "as-service"),
+    ],
+)
+def test_a_kind_takes_its_worker_from_this_repository_by_its_address_or_by_its_path(tmp_path: Path, takes: str) -> None:
+    folder = kind(tmp_path / "resize", "JOB_KIND=resize\nWORKER_CONCURRENCY=1\n", takes)
+    assert [service.name for service in manifests.services(folder)] == ["worker-resize"]
+
+
+def test_a_kind_is_a_folder_that_makes_a_worker_and_a_trigger_of_its_own(tmp_path: Path) -> None:
+    resize = kind(tmp_path / "resize", "# why\nJOB_KIND=resize\nJOB_WORK=work:resize\nWORKER_CONCURRENCY=8\n")
+    assert manifests.kinds(tmp_path) == [resize]
+    [worker] = manifests.services(resize)
+    [default] = [service for service in manifests.services() if service.name == "worker"]
+    own = {"JOB_KIND": "resize", "JOB_WORK": "work:resize", "WORKER_CONCURRENCY": "8"}
+    assert worker == default._replace(name="worker-resize", kind=own, env=default.env | own)
+    [trigger] = manifests.triggers(resize)
+    [of_default] = manifests.triggers(manifests.BASE)
+    assert trigger.attributes == of_default.attributes | {"jobkind": "resize"}
+    assert trigger.subscriber == f"http://worker-resize.{DOMAIN}"
+    assert trigger.delivery == of_default.delivery
+
+
+def test_a_kind_may_have_a_job_sink(tmp_path: Path) -> None:
+    at = "https://git.example/jobs//knative/worker/as-jobsink"
+    long = kind(tmp_path / "long", "JOB_KIND=long\nJOB_TIMEOUT_SECONDS=7200\n", at)
+    assert manifests.services(long) == []
+    [job_sink] = manifests.job_sinks(long)
+    assert (job_sink.name, job_sink.kind) == ("worker-long", {"JOB_KIND": "long", "JOB_TIMEOUT_SECONDS": "7200"})
+    [trigger] = manifests.triggers(long)
+    assert (trigger.attributes["jobkind"], trigger.subscriber) == ("long", f"http://{JOBSINK_HOST}/default/worker-long")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "no folder with a kind.env"),
+        (["JOB_WORK=work:run"], "a kind is 1 to 63 small letters"),
+        (["JOB_KIND=Resize"], "'Resize'"),
+        (["JOB_KIND=default"], "JOB_KIND=default .* is there already"),
+        (["JOB_KIND=resize", "JOB_KIND=resize"], "JOB_KIND=resize .* is there already"),
+    ],
+    ids=["none", "no name", "no such name", "that of the base", "the same name twice"],
+)
+def test_a_folder_that_is_no_kind_is_refused(tmp_path: Path, settings: list[str], said: str) -> None:
+    for number, text in enumerate(settings):
+        kind(tmp_path / str(number), text)
+    with pytest.raises(ManifestError, match=said):
+        manifests.kinds(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "takes", "said"),
+    [
+        ("JOB_KIND=resize", "https://git.example/jobs//knative/worker/service", "WORKER_CONCURRENCY"),
+        (
+            "JOB_KIND=resize\nWORKER_CONCURRENCY=some",
+            "../../../worker/as-service",
+            "must take knative/worker/as-service",
+        ),
+        (
+            "JOB_KIND=resize\nWORKER_CONCURRENCY=0",
+            "https://git.example//jobs//knative/worker",
+            "as-service or as-jobsink",
+        ),
+    ],
+)
+def test_a_kind_without_a_worker_is_refused(tmp_path: Path, settings: str, takes: str, said: str) -> None:
+    folder = kind(tmp_path / "resize", settings, takes)
+    with pytest.raises(ManifestError, match=said):
+        manifests.services(folder)
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def _without_redis_elsewhere(parts: Manifest) -> None:
 
 
 def with_component(overlay: str, component: str, folder: Path, *others: str) -> list[Manifest]:
-    """What an overlay in this folder gets that adds components to one of ours."""
+    """What an overlay in this folder gets that adds components to one of ours; a kind is named as `kinds/NAME`."""
     within = Path(os.path.relpath(KNATIVE, folder.resolve()))
-    components = [str(within / "components" / name) for name in (component, *others)]
+    components = [str(within / (name if "/" in name else f"components/{name}")) for name in (component, *others)]
     parts = {"resources": [str(within / "overlays" / overlay)], "components": components}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": "knative-jobs", **parts}))
     return build(folder)
@@ -102,6 +102,34 @@ def environment(manifest: Manifest) -> dict[str, str]:
     return {e["name"]: e["value"] for e in container.get("env", []) if "value" in e}
 
 
+def is_worker(manifest: Manifest) -> bool:
+    """Whether it does jobs, as a Knative Service or a JobSink."""
+    is_subscriber = manifest["kind"] == "JobSink" or manifest["apiVersion"].startswith("serving.knative.dev")
+    return is_subscriber and manifest["metadata"]["labels"].get("app.kubernetes.io/component") == "worker"
+
+
+def workers(overlay: str) -> list[Manifest]:
+    """What does jobs there."""
+    return [manifest for manifest in rendered(overlay) if is_worker(manifest)]
+
+
+def pod_of(manifest: Manifest) -> Manifest:
+    """The pod that a Knative Service, a Deployment or a JobSink declares."""
+    spec = manifest["spec"]["job"]["spec"] if manifest["kind"] == "JobSink" else manifest["spec"]
+    return dict(spec["template"]["spec"])
+
+
+def reads(manifest: Manifest, manifests: list[Manifest]) -> dict[str, str]:
+    """The environment of its container: what it states itself goes first, then the last of its ConfigMaps."""
+    data = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
+    [container] = pod_of(manifest)["containers"]
+    read: dict[str, str] = {}
+    for entry in container["envFrom"]:
+        if "configMapRef" in entry:
+            read |= data[entry["configMapRef"]["name"]]
+    return read | {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
+
+
 def target(service: Manifest) -> str:
     """The name of the function that a Knative Service serves."""
     return environment(service).get("FUNCTION_TARGET", str(service["metadata"]["name"]).replace("-", "_"))
@@ -122,9 +150,6 @@ def pods(overlay: str) -> Iterator[tuple[str, Manifest]]:
     """Every pod template, with the name of what it belongs to."""
     for manifest in rendered(overlay):
         name = f"{manifest['kind']} {manifest['metadata']['name']}"
-        if manifest["kind"] == "JobSink":
-            yield name, manifest["spec"]["job"]["spec"]["template"]["spec"]
-        elif manifest["kind"] in ("Deployment", "StatefulSet") or manifest["apiVersion"].startswith(
-            "serving.knative.dev"
-        ):
-            yield name, manifest["spec"]["template"]["spec"]
+        kinds = ("JobSink", "Deployment", "StatefulSet")
+        if manifest["kind"] in kinds or manifest["apiVersion"].startswith("serving.knative.dev"):
+            yield name, pod_of(manifest)

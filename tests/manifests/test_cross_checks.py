@@ -20,14 +20,18 @@ from tests.manifests.rendered import (
     WITH_COMPONENT,
     Manifest,
     functions,
+    is_worker,
     of_kind,
     one,
+    pod_of,
     pods,
+    reads,
     rendered,
     settings,
     source,
     target,
     with_component,
+    workers,
 )
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
@@ -65,20 +69,20 @@ def test_every_service_is_named_after_a_function_or_names_one(overlay: str) -> N
 @ALL
 def test_the_work_may_have_less_memory_than_its_pod(overlay: str) -> None:
     """So that work which runs out of it is ended alone. The rest is for the worker, and the server's main process."""
-    workers = [(name, pod) for name, pod in pods(overlay) if name in ("Service worker", "JobSink worker")]
-    assert workers
-    for _, pod in workers:
-        (container,) = pod["containers"]
+    assert workers(overlay)
+    for worker in workers(overlay):
+        (container,) = pod_of(worker)["containers"]
         limit = container["resources"]["limits"]["memory"]
         assert limit.endswith("Mi")
-        assert 0 < int(settings(overlay)["WORK_MEMORY_MIB"]) <= int(limit.removesuffix("Mi")) - WORKER_MIB
+        of_the_work = int(reads(worker, rendered(overlay))["WORK_MEMORY_MIB"])
+        assert 0 < of_the_work <= int(limit.removesuffix("Mi")) - WORKER_MIB, worker["metadata"]["name"]
 
 
 @ALL
 def test_what_events_bring_to_life_is_reached_from_the_cluster_alone(overlay: str) -> None:
     label = "networking.knative.dev/visibility"
     local = {n for n, m in functions(overlay).items() if m["metadata"]["labels"].get(label) == "cluster-local"}
-    assert local == CLUSTER_LOCAL & set(functions(overlay))
+    assert local == {name for name, m in functions(overlay).items() if name in CLUSTER_LOCAL or is_worker(m)}
 
 
 @ALL
@@ -148,11 +152,13 @@ def test_the_manifests_set_what_the_code_reads(overlay: str) -> None:
     read = {field.name.upper() for field in fields(Settings)}
     found_by_the_worker_itself, set_by_knative = "WORKER_IP", "K_SERVICE"
     by_the_name_of_the_service = {"FUNCTION_TARGET", "FUNCTION_SOURCE"}
+    by_kind = {"JOB_KIND", "WORKER_CONCURRENCY"}
     by_service, by_secret = {"REDIS_USERNAME", "REDIS_PASSWORD"}, {"API_TOKENS", "REDIS_SENTINEL_PASSWORD"}
     assert {*settings(overlay)} == read - by_service - by_secret - {
         found_by_the_worker_itself,
         set_by_knative,
         *by_the_name_of_the_service,
+        *by_kind,
     }
 
 
@@ -183,7 +189,7 @@ def test_tokens_are_asked_for_in_production_by_every_public_function(overlay: st
     for name, service in functions(overlay).items():
         [container] = service["spec"]["template"]["spec"]["containers"]
         secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
-        public = name not in CLUSTER_LOCAL
+        public = name not in CLUSTER_LOCAL and not is_worker(service)
         assert secrets == (["api-tokens"] if overlay == "production" and public else []), name
 
 
@@ -199,7 +205,8 @@ def test_the_kind_overlay_has_a_password_for_every_redis_user() -> None:
 def test_one_endpoint_is_the_service_jobs_with_all_that_the_overlay_says_of_it(overlay: str, tmp_path: Path) -> None:
     manifests = with_component(overlay, "one-endpoint", tmp_path)
     services = {m["metadata"]["name"]: m for m in manifests if m["apiVersion"].startswith("serving.knative.dev")}
-    assert services.keys() == CLUSTER_LOCAL | {"jobs", "metrics"}
+    of_kinds = {name for name, service in functions(overlay).items() if is_worker(service)}
+    assert services.keys() == CLUSTER_LOCAL | of_kinds | {"jobs", "metrics"}
     assert all(services[name] == functions(overlay)[name] for name in services.keys() - {"jobs"})
 
     spec, alone = (s["jobs"]["spec"]["template"]["spec"] for s in (services, functions(overlay)))
@@ -278,14 +285,16 @@ def test_no_request_may_last_longer_than_knative_allows(overlay: str) -> None:
         assert service["spec"]["template"]["spec"]["timeoutSeconds"] <= LONGEST_REQUEST_S, name
 
 
-@pytest.mark.parametrize("overlay", [o for o in ["base", *OVERLAYS] if not o.endswith("long-jobs")])
+@ALL
 def test_the_workers_request_outlasts_what_it_may_do(overlay: str) -> None:
-    spec = functions(overlay)["worker"]["spec"]["template"]["spec"]
-    of = {name: float(value) for name, value in settings(overlay).items() if name.endswith("_SECONDS")}
-    assert spec["containerConcurrency"] == 1
-    assert of["WORKER_DRAIN_SECONDS"] + of["JOB_TIMEOUT_SECONDS"] < spec["timeoutSeconds"]
-    assert spec["responseStartTimeoutSeconds"] == spec["timeoutSeconds"], "the answer comes at the end"
-    assert QUIET_S + of["WORKER_GRACE_SECONDS"] < spec["timeoutSeconds"], "its pod has as long to end"
+    for worker in workers(overlay):
+        if worker["kind"] == "Service":
+            spec, name = pod_of(worker), worker["metadata"]["name"]
+            read = reads(worker, rendered(overlay))
+            of = {setting: float(value) for setting, value in read.items() if setting.endswith("_SECONDS")}
+            assert of["WORKER_DRAIN_SECONDS"] + of["JOB_TIMEOUT_SECONDS"] < spec["timeoutSeconds"], name
+            assert spec["responseStartTimeoutSeconds"] == spec["timeoutSeconds"], "the answer comes at the end"
+            assert QUIET_S + of["WORKER_GRACE_SECONDS"] < spec["timeoutSeconds"], "its pod has as long to end"
 
 
 @ALL
@@ -294,17 +303,22 @@ def test_a_sweep_fits_into_its_request(overlay: str) -> None:
     assert float(settings(overlay)["SWEEP_SECONDS"]) < min(60, spec["timeoutSeconds"])
 
 
-def test_a_long_job_outlasts_any_request_and_ends_in_time() -> None:
-    sink = one("kind-long-jobs", "JobSink", "worker")
-    of = settings("kind-long-jobs")
-    assert float(of["JOB_TIMEOUT_SECONDS"]) > LONGEST_REQUEST_S
-    pod = sink["spec"]["job"]["spec"]["template"]["spec"]
-    assert float(of["WORKER_GRACE_SECONDS"]) < pod["terminationGracePeriodSeconds"]
+@ALL
+def test_a_long_job_outlasts_any_request_and_ends_in_time(overlay: str) -> None:
+    for worker in workers(overlay):
+        if worker["kind"] == "JobSink":
+            read = reads(worker, rendered(overlay))
+            assert float(read["JOB_TIMEOUT_SECONDS"]) > LONGEST_REQUEST_S, worker["metadata"]["name"]
+            assert float(read["WORKER_GRACE_SECONDS"]) < pod_of(worker)["terminationGracePeriodSeconds"]
 
 
 def test_all_of_it_fits_on_two_cpus_beside_knative() -> None:
-    """Kubernetes asks for 950m, Knative for 300m as scripts/kind installs it; at first each function has a pod."""
-    asked = sum(mcpu(pod) for _, pod in pods("kind")) + QUEUE_PROXY_MCPU * len(functions("kind"))
+    """Kubernetes asks for 950m, Knative for 300m as scripts/kind installs it; at first each function has a pod.
+
+    A JobSink has one for each of its jobs alone.
+    """
+    at_first = [pod for owner, pod in pods("kind") if not owner.startswith("JobSink")]
+    asked = sum(map(mcpu, at_first)) + QUEUE_PROXY_MCPU * len(functions("kind"))
     assert asked <= 2000 - 950 - 300
 
 

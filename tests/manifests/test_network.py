@@ -19,11 +19,13 @@ from tests.manifests.rendered import (
     rendered,
     settings,
     with_component,
+    workers,
 )
 from tests.manifests.test_schemas import KUBERNETES
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-EMITTERS = {"jobs", "cancel-job", "retry-job", "worker", "sweeper"}
+EMITTERS = {"jobs", "cancel-job", "retry-job", "sweeper"}
+"""And the workers of every kind."""
 ANY_OTHER_POD = {"app": "another"}
 QUEUE_PROXY = {8012, 8013, 8112}
 
@@ -125,21 +127,25 @@ def test_work_reaches_the_internet_with_its_component_and_no_private_address() -
 
     component = ROOT / "knative" / "components" / "internet"
     policy: Manifest = yaml.safe_load((component / "policy.yaml").read_text())
-    workers = {
+    chosen = {
         (overlay, owner)
         for overlay in OVERLAYS
         for owner, pod in labels(overlay).items()
         if selects(policy["spec"]["podSelector"], pod)
     }
-    assert {owner for _, owner in workers} == {"Service worker", "JobSink worker"}
-    assert {overlay for overlay, _ in workers} == set(OVERLAYS)
+    of_all_kinds = {
+        (overlay, f"{worker['kind']} {worker['metadata']['name']}")
+        for overlay in OVERLAYS
+        for worker in workers(overlay)
+    }
+    assert chosen == of_all_kinds
     [rule] = policy["spec"]["egress"]
     [peer] = rule["to"]
     closed = [ipaddress.ip_network(block) for block in peer["ipBlock"]["except"]]
     of_the_webhook = one(WEBHOOK, "NetworkPolicy", "webhook")["spec"]
     assert of_the_webhook["egress"] == policy["spec"]["egress"]
-    chosen = {owner for owner, pod in labels(WEBHOOK).items() if selects(of_the_webhook["podSelector"], pod)}
-    assert chosen == {"Service webhook"}
+    of_it = {owner for owner, pod in labels(WEBHOOK).items() if selects(of_the_webhook["podSelector"], pod)}
+    assert of_it == {"Service webhook"}
     for address in ("10.96.0.1", "172.17.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.100.100.200"):
         assert any(ipaddress.ip_address(address) in block for block in closed)
 
@@ -165,7 +171,6 @@ def test_functions_reach_the_collector_with_the_component_that_names_it(overlay:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker(overlay: str, tmp_path: Path) -> None:
-    long_jobs = overlay.endswith("long-jobs")
     manifests = with_component(overlay, "event-policy", tmp_path)
     [policy] = [m for m in manifests if m["kind"] == "EventPolicy"]
     [broker] = [m for m in manifests if m["kind"] == "Broker"]
@@ -190,7 +195,8 @@ def test_only_the_functions_that_emit_may_put_events_of_jobs_on_the_broker(overl
                 with_token[owner] = source["serviceAccountToken"]["audience"]
                 [mount] = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
                 assert f"{mount['mountPath']}/{source['serviceAccountToken']['path']}" == token_file
-    emitters = {("JobSink" if long_jobs and name == "worker" else "Service", name) for name in EMITTERS}
+    emitters = {("Service", name) for name in EMITTERS}
+    emitters |= {(worker["kind"], worker["metadata"]["name"]) for worker in workers(overlay)}
     assert with_token == dict.fromkeys(emitters, f"eventing.knative.dev/broker/{namespace}/default")
 
 

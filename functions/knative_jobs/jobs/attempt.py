@@ -160,7 +160,8 @@ def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
     release_at = float("inf")
     cancel_sent = False
     mine = [held.id, held.attempt]
-    process.send("work", *mine, held.start, held.end, held.number_fields, held.traceparent)
+    given = held.kind, held.start, held.end, held.number_fields, held.input, held.traceparent
+    process.send("work", *mine, *given)
     renew_at = time.monotonic() + heartbeat
     while True:
         word = ""

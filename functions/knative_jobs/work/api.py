@@ -63,15 +63,21 @@ class Job:
         worker: Worker,
         id: str,  # noqa: A002
         attempt: int,
-        start: str | float,
-        end: str | float,
+        start: str | float | None,
+        end: str | float | None,
         traceparent: str = "",
+        kind: str = "default",
+        input: Any = None,  # noqa: A002
     ) -> None:
         self.id = id
         self.attempt = attempt
         """1 for the first attempt. It grows with each further one."""
         self.start = start
+        """None, as `end`: the job has neither. Only a job of another kind than `default` may be without."""
         self.end = end
+        self.kind = kind
+        self.input = input
+        """What was submitted as `input`, parsed from JSON. None: that was null, or the job has none."""
         self.traceparent = traceparent
         """The trace that this attempt belongs to, as the header of that name has it; empty when it belongs to none."""
         self._worker = worker

@@ -1,6 +1,7 @@
 """The messages between a worker and the process that does its work: JSON arrays, one a line, over a socket.
 
-    to the work     ["work", id, attempt, start, end, which of the two are numbers, traceparent]
+    to the work     ["work", id, attempt, kind, start, end, which of the two are numbers or ABSENT,
+                     input as JSON text or "", traceparent]
                     ["cancel", id, attempt]
     to the worker   ["ready"]   ["unusable", why]      once, at the start
                     ["progress", id, attempt, fraction, message]
@@ -18,6 +19,8 @@ import re
 import socket
 from typing import Any
 
+ABSENT = "absent"
+"""In place of the names of the numbers: a job has neither start nor end."""
 MAX_RESULT_BYTES = 256 * 1024
 MAX_ERROR_TEXT = 2000
 """The type of an error, its message and its traceback may each have so many characters."""

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from knative_jobs.runtime.settings import settings
 from knative_jobs.work.api import Cancelled, Fail, Job, Retry, Work, find
-from knative_jobs.work.messages import MAX_ERROR_TEXT, Channel, result_text, storable
+from knative_jobs.work.messages import ABSENT, MAX_ERROR_TEXT, Channel, result_text, storable
 from knative_jobs.work.output import ToWorker
 
 _MAX_MESSAGE = 1000
@@ -168,17 +168,23 @@ def main() -> None:
     worker.send("ready")
     while True:
         match worker.receive():
-            case ["work", job_id, attempt, start, end, numbers, traceparent]:
+            case ["work", job_id, attempt, kind, start, end, numbers, given, traceparent]:
                 handle = _Worker(worker, job_id, attempt)
                 _open_output()
-                start = json.loads(start) if "start" in numbers else start
-                end = json.loads(end) if "end" in numbers else end
-                job = Job(handle, job_id, attempt, start, end, traceparent)
+                start, end = _range(start, end, numbers)
+                job = Job(handle, job_id, attempt, start, end, traceparent, kind, json.loads(given) if given else None)
                 word, details = do(work, job)
 
                 handle.close()
                 _flush_output()
                 worker.send(word, job_id, attempt, *details)
+
+
+def _range(start: str, end: str, numbers: str) -> tuple[str | float | None, str | float | None]:
+    """Return start and end as they were submitted, from what a claim tells of them."""
+    if numbers == ABSENT:
+        return None, None
+    return (json.loads(start) if "start" in numbers else start), (json.loads(end) if "end" in numbers else end)
 
 
 def _limit_memory(mib: int) -> None:
