@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.local.conftest import Platform
 from tests.manifests.rendered import build, is_worker, pod_of, reads
 
 OWN = ROOT / "examples" / "own-work"
@@ -62,3 +63,9 @@ def test_its_kustomization_takes_all_else_from_this_repository(own: Path) -> Non
         [container] = pod_of(worker)["containers"]
         assert container["image"] == "registry.example.com/ours:1"
         assert worker["metadata"]["namespace"] == "knative-jobs"
+
+
+def test_its_work_runs_on_one_machine(own: Path) -> None:
+    with Platform(own, "--kinds", str(own / "kinds")) as platform:
+        job = platform.submit(kind="totals", input={"csv": "a,b\n1,2\n3,4\n"})
+        assert platform.done(job)["result"] == {"a": 4, "b": 6}
