@@ -98,6 +98,7 @@ class TestEvents:
             "ce-type": "dev.knative-jobs.job.completed",
             "ce-source": "/jobs",
             "ce-subject": job_id,
+            "ce-jobkind": "default",
             "ce-id": f"{job_id}.complete.{store.record(job_id)['finished-at']}",
         }
         assert headers["content-type"] == "application/json"

@@ -1,4 +1,4 @@
-"""The OpenAPI document, with the addresses of this deployment as its servers."""
+"""The OpenAPI document, with the addresses of this deployment as its servers, and the kinds of job that there are."""
 
 import json
 from functools import lru_cache
@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from flask import Request
 
+from knative_jobs.runtime.settings import settings
 from knative_jobs.web import links
 
 _DOCUMENT = json.loads(files("knative_jobs.web").joinpath("openapi.json").read_bytes())
@@ -20,6 +21,9 @@ def document(request: Request) -> str:
 def _document(addresses: tuple[str, ...]) -> str:
     """Return the document with the address of each path, in their order. One that all have is that of the document."""
     made = _DOCUMENT | {"servers": [{"url": addresses[0] or "/"}]}
+    components = made["components"]
+    kind = components["schemas"]["Kind"] | {"enum": settings().job_kinds}
+    made["components"] = components | {"schemas": components["schemas"] | {"Kind": kind}}
     if len(set(addresses)) > 1:
         paths = zip(_DOCUMENT["paths"].items(), addresses, strict=True)
         made["paths"] = {path: {"servers": [{"url": address}], **item} for (path, item), address in paths}

@@ -72,9 +72,9 @@ class Job:
         self.id = id
         self.attempt = attempt
         """1 for the first attempt. It grows with each further one."""
-        self.start = start
+        self.start: Any = start
         """None, as `end`: the job has neither. Only a job of another kind than `default` may be without."""
-        self.end = end
+        self.end: Any = end
         self.kind = kind
         self.input = input
         """What was submitted as `input`, parsed from JSON. None: that was null, or the job has none."""
