@@ -398,7 +398,11 @@ class TestWebhook:
 
 def test_on_one_machine_what_no_trigger_asks_for_is_not_emitted(tmp_path: Path) -> None:
     webhook = manifests.COMPONENTS / "webhook"
-    assert supervisor._job_events([]) == "none"
-    assert supervisor._job_events([webhook]) == "completed"
+
+    def job_events(*components: Path) -> str:
+        return supervisor._job_events(manifests.triggers(manifests.BASE, *components))
+
+    assert job_events() == "none"
+    assert job_events(webhook) == "completed"
     (tmp_path / "trigger.yaml").write_text((webhook / "trigger.yaml").read_text().replace("type:", "source:"))
-    assert supervisor._job_events([tmp_path]) == "completed failed cancelled"
+    assert job_events(tmp_path) == "completed failed cancelled"
