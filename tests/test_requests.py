@@ -57,6 +57,11 @@ class TestHeaders:
             assert name in body
         assert store.client.dbsize() == 0
 
+    def test_an_idempotency_key_with_a_tab_is_an_error(self, endpoint: Start, store: Redis) -> None:
+        status, body = exchange(endpoint("jobs").port, post(b"/jobs", b"Idempotency-Key: order\t7"))
+        assert (status, b"printable" in body) == (400, True)
+        assert store.client.dbsize() == 0
+
     @pytest.mark.parametrize("other", [b"a", b"b", NOT_ASCII[1]])
     @pytest.mark.parametrize("name", [b"Idempotency-Key", b"Authorization", b"traceparent"])
     def test_one_that_is_there_twice_is_an_error(

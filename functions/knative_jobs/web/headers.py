@@ -35,12 +35,14 @@ def check_headers(request: Request) -> None:
     """Check the headers that functions read.
 
     Raises:
-        InvalidError: one of them is not ASCII, or came twice and has one value; or the host is not named as HTTP asks.
+        InvalidError: one of them is not printable ASCII, or came twice and has one value; or the host is not named as
+            HTTP asks.
     """
     environ = request.environ
     for key in _NAMES.keys() & environ.keys():
-        if not environ[key].isascii():
-            raise InvalidError(f"{_NAMES[key]} has characters that are not ASCII.")
+        value = environ[key]
+        if not value.isascii() or (key in _SINGLE and not value.isprintable()):
+            raise InvalidError(f"{_NAMES[key]} has characters that are not printable ASCII.")
     for key in environ.get(REPEATED, ()):
         if key in _SINGLE or key.startswith("HTTP_CE_"):
             raise InvalidError(f"{_NAMES.get(key, key[5:].lower().replace('_', '-'))} is there more than once.")
