@@ -74,6 +74,8 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._proxy.open.add(transport)
+        if self._other and self._other.transport in self._proxy.silent:  # it fell silent while this end was connecting
+            self._proxy.silent.add(transport)
         if not self._is_redis:
             self.transport.pause_reading()
             self._connecting = self._proxy.loop.create_task(self._connect())
