@@ -1,5 +1,6 @@
 """Real parts for the tests: a Redis server, and each function in a process of its own, as in the image."""
 
+import json
 import os
 import signal
 import socket
@@ -107,6 +108,26 @@ class Receiver(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+
+
+class Broker:
+    """Keeps what it is sent, and takes its time."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.answers_after_s: float = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        self.answered = 0
+        self.server = Receiver(self.take)
+        self.url = f"{self.server.url}/default/default"
+
+    def take(self, _: str, headers: dict[str, str], body: bytes) -> int:
+        self.events.append((headers, json.loads(body)))
+        time.sleep(self.answers_after_s)
+        self.answers.wait()
+        self.answered += 1
+        return 202
 
 
 class Redis:
@@ -291,3 +312,41 @@ def start(tmp_path: Path, store: Redis) -> Iterator[Start]:
     for function in running:
         if function.process.poll() is None:
             function.kill()
+
+
+@pytest.fixture
+def effects(tmp_path: Path) -> Path:
+    return tmp_path / "effects"
+
+
+@pytest.fixture
+def submit(endpoint: Start, store: Redis) -> Callable[[str], str]:
+    def submit(start: str) -> str:
+        body = json.dumps({"start": start, "end": 2})
+        return str(endpoint("jobs").request("POST", "/jobs", body=body).json()["id"])
+
+    return submit
+
+
+@pytest.fixture
+def status(endpoint: Start) -> Callable[[str], dict[str, object]]:
+    def status(job_id: str) -> dict[str, object]:
+        return dict(endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").json())
+
+    return status
+
+
+@pytest.fixture
+def worker(start: Start, effects: Path) -> Iterator[Start]:
+    def worker(**settings: str) -> Function:
+        given = {"JOB_WORK": "sample_work:work", "EFFECTS": str(effects), "JOB_BACKOFF_SECONDS": "0.2", **settings}
+        return start("worker", **given).ready()
+
+    return worker
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    broker = Broker()
+    yield broker
+    broker.server.stop()

@@ -12,10 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from knative_jobs.store import state
 from tests.conftest import Function, Redis, Start, eventually
 from tests.test_overview import connected
-from tests.test_worker import effects as effects
-from tests.test_worker import status as status
-from tests.test_worker import submit as submit
-from tests.test_worker import worker as worker
 
 HISTOGRAMS = ("knative_jobs_wait_seconds", "knative_jobs_run_seconds")
 Samples = dict[str, float]

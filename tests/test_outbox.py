@@ -20,8 +20,6 @@ from local import manifests, supervisor
 from tests.conftest import PATIENCE_S, ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
 from tests.e2e.conftest import Api, one_machine
 from tests.test_worker import deliver_soon
-from tests.test_worker import status as status
-from tests.test_worker import submit as submit
 
 NOBODY = "http://127.0.0.1:9/"
 

@@ -23,12 +23,22 @@ from knative_jobs.runtime.logs import Plain
 from knative_jobs.store import lua_scripts
 from knative_jobs.store.lua_scripts import KEY, SHARED
 from local import manifests, redis_server, redis_users
-from tests.conftest import NEVER, PATIENCE_S, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port, http
+from tests.conftest import (
+    NEVER,
+    PATIENCE_S,
+    REDIS_USER,
+    ROOT,
+    Broker,
+    Function,
+    Redis,
+    Start,
+    eventually,
+    free_port,
+    http,
+)
 from tests.local.conftest import Platform
 from tests.local.conftest import platform as platform
 from tests.test_bad_input import UNKNOWN_ID, problem
-from tests.test_submission import Broker
-from tests.test_submission import broker as broker
 from tests.tls_front import tls_front
 
 JOB = '{"start": "1", "end": "2"}'

@@ -7,13 +7,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from knative_jobs.jobs.announcement import LOOK_AGAIN_SECONDS
-from tests.conftest import PATIENCE_S, Receiver, Redis, Start, eventually
+from tests.conftest import PATIENCE_S, Broker, Redis, Start, eventually
 
 JOB = '{"start": "1", "end": "2"}'
 
@@ -146,33 +145,6 @@ def test_over_max_queued_jobs_a_submission_is_refused_before_anything_is_written
     assert int(refused.headers["Retry-After"]) > 0
     assert store.client.dbsize() == before
     assert jobs.request("POST", "/jobs", body=JOB).status == 202
-
-
-class Broker:
-    """Keeps what it is sent, and takes its time."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[dict[str, str], dict[str, str]]] = []
-        self.answers_after_s: float = 0
-        self.answers = threading.Event()
-        self.answers.set()
-        self.answered = 0
-        self.server = Receiver(self.take)
-        self.url = f"{self.server.url}/default/default"
-
-    def take(self, _: str, headers: dict[str, str], body: bytes) -> int:
-        self.events.append((headers, json.loads(body)))
-        time.sleep(self.answers_after_s)
-        self.answers.wait()
-        self.answered += 1
-        return 202
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    broker = Broker()
-    yield broker
-    broker.server.stop()
 
 
 class TestEvents:

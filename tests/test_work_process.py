@@ -247,15 +247,16 @@ class TestACrash:
         before = signal.signal(signal.SIGUSR1, leave)
         try:
             launcher.ready()
-            process = launcher.current()
+            process = launcher.take()
+            process.release()
             with pytest.raises(Left):
                 attempt._run(state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", ""))
             assert process.has_ended()
-            assert launcher.current() is not process
+            assert process not in launcher._living
         finally:
             logging.getLogger("knative_jobs.worker").removeHandler(handler)
             signal.signal(signal.SIGUSR1, before)
-            launcher.discard()
+            launcher._end_all()
 
 
 class TestWhatWorkRaises:

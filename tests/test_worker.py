@@ -7,43 +7,12 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PATIENCE_S, Function, Receiver, Redis, Start, eventually
-
-
-@pytest.fixture
-def effects(tmp_path: Path) -> Path:
-    return tmp_path / "effects"
-
-
-@pytest.fixture
-def submit(endpoint: Start, store: Redis) -> Callable[[str], str]:
-    def submit(start: str) -> str:
-        body = json.dumps({"start": start, "end": 2})
-        return str(endpoint("jobs").request("POST", "/jobs", body=body).json()["id"])
-
-    return submit
-
-
-@pytest.fixture
-def status(endpoint: Start) -> Callable[[str], dict[str, object]]:
-    def status(job_id: str) -> dict[str, object]:
-        return dict(endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").json())
-
-    return status
-
-
-@pytest.fixture
-def worker(start: Start, effects: Path) -> Iterator[Start]:
-    def worker(**settings: str) -> Function:
-        given = {"JOB_WORK": "sample_work:work", "EFFECTS": str(effects), "JOB_BACKOFF_SECONDS": "0.2", **settings}
-        return start("worker", **given).ready()
-
-    return worker
 
 
 def begun(effects: Path) -> Counter[str]:

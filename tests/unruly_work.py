@@ -381,3 +381,7 @@ def leave_printing(job: Job) -> str:
 
 
 print("imported")
+
+
+def say_its_name(job: Job) -> None:
+    logging.info("my name is %s", job.id)

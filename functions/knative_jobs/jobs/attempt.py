@@ -7,12 +7,13 @@ import random
 import socket
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from knative_jobs.jobs import announcement, outbox
-from knative_jobs.runtime import redis_url, tracing
+from knative_jobs.runtime import redis_url, tracing, work_address
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
@@ -20,6 +21,7 @@ from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 from knative_jobs.work import launcher
 from knative_jobs.work.api import MAX_PROGRESS_MESSAGE
+from knative_jobs.work.http_service import HttpExchange
 from knative_jobs.work.messages import MAX_ERROR_TEXT, BadMessageError, is_result, storable
 
 MAX_BACKOFF_SECONDS = 3600
@@ -31,7 +33,8 @@ _PROCESSES = {
 }
 
 _log = logging.getLogger("knative_jobs.worker")
-_one_at_a_time = threading.Lock()
+_hands = threading.BoundedSemaphore(settings().worker_concurrency)
+"""One for each job that this worker may do at once."""
 
 
 class _Outcome(NamedTuple):
@@ -48,26 +51,63 @@ def work_through(job_id: str) -> None:
     Where the named job is not due (another worker has it, or it has ended), the worker begins with the job that has
     been due the longest: a worker that was started works. When nothing is due this costs one script call.
 
+    A worker does WORKER_CONCURRENCY jobs at once: while more is due, other threads join. This returns when all of them
+    have ended, so that the request, and with it the worker, lasts as long as its jobs.
+
     Jobs that are still due when the time is over are announced, so that they need not wait for the sweeper.
 
     Raises:
         UnavailableError: Redis is away, and what was done could not be recorded; or this worker is being stopped.
     """
-    with _one_at_a_time:
-        if stopping.is_set():
-            raise UnavailableError("This worker is being stopped; another will do the job.")
-        ends_at = time.monotonic() + settings().worker_drain_seconds
-        held = state.claim(job_id, worker_ip())
-        while isinstance(held, state.Claim):
-            with _span(held) as span:
-                held = held._replace(traceparent=span.traceparent)
-                outcome = _run(held)
-                more = not stopping.is_set() and time.monotonic() < ends_at
-                held = _finish(held, outcome, span, next_for=worker_ip() if more else "")
-            if settings().job_events:
-                outbox.announce_soon()
-            if not more:
-                announcement.hand_over()
+    joined: list[Future[None]] = []
+    ended: list[Future[None]] = []
+    try:
+        with _hands:
+            if stopping.is_set():
+                raise UnavailableError("This worker is being stopped; another will do the job.")
+            _drain(job_id, time.monotonic() + settings().worker_drain_seconds, joined)
+    finally:
+        while joined:
+            ended.append(joined.pop())
+            wait(ended[-1:])
+    for other in ended:
+        other.result()
+
+
+def _drain(job_id: str, ends_at: float, joined: list[Future[None]]) -> None:
+    """Do one job after the other, the named one first. While more is due, have another thread join and do the same.
+
+    Args:
+        job_id: the job to begin with; empty: the one that has been due the longest.
+        ends_at: when to claim no further job, as `time.monotonic()` has it.
+        joined: the threads that have joined; another one is added.
+    """
+    held = state.claim(job_id, worker_ip())
+    if isinstance(held, state.Claim) and _hands.acquire(blocking=False):
+        joined.append(_threads().submit(_join, ends_at, joined))
+    while isinstance(held, state.Claim):
+        with _span(held) as span:
+            held = held._replace(traceparent=span.traceparent)
+            outcome = _run(held)
+            more = not stopping.is_set() and time.monotonic() < ends_at
+            held = _finish(held, outcome, span, next_for=worker_ip() if more else "")
+        if settings().job_events:
+            outbox.announce_soon()
+        if not more:
+            announcement.hand_over()
+
+
+def _join(ends_at: float, joined: list[Future[None]]) -> None:
+    try:
+        if not stopping.is_set():  # what others hand back now is not for this worker
+            _drain("", ends_at, joined)
+    finally:
+        _hands.release()
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(settings().worker_concurrency, "worker")
 
 
 def work_on(job_id: str) -> None:
@@ -126,30 +166,53 @@ def _finish(held: state.Claim, outcome: _Outcome, span: tracing.Span, next_for: 
     return following
 
 
+class _Doer(Protocol):
+    """What does the work of one attempt: a process, or a service. See `launcher.WorkProcess`."""
+
+    def attribute(self, *attempt: Any) -> None: ...
+    def send(self, *message: Any) -> None: ...
+    def receive(self, until: float) -> list[Any] | None: ...
+    def release(self) -> None: ...
+    def end(self, patience_s: float = 0) -> str: ...
+
+
 def _run(held: state.Claim) -> _Outcome:
     """Have the work done; meanwhile renew the lease.
 
     A process from which no outcome came is ended, for it may still do the work, and would send the outcome later.
     """
     try:
-        process = launcher.current()
-        process.output.attribute(held.id, held.attempt, held.traceparent)
-        return _supervise(process, held)
-    except (EOFError, OSError) as error:
-        how = launcher.discard(patience_s=launcher.EXIT_SECONDS) or error  # an error: it could not be started
+        doer = _doer()
+    except OSError as error:
+        return _went_wrong(held, "WorkProcessDied", f"the process for the work could not be started: {error}")
+    try:
+        doer.attribute(held.id, held.attempt, held.traceparent)
+        outcome, has_answered = _supervise(doer, held)
+    except (EOFError, OSError):
+        how = doer.end(launcher.EXIT_SECONDS)
         return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {how}")
     except BadMessageError as error:
-        launcher.discard()
+        doer.end()
         # For the log alone: it may be part of another job's message.
         _log.warning("job %s attempt %s: not a message: %s", held.id, held.attempt, error, extra=_about(held))
         return _went_wrong(held, "WorkProcessDied", "the process that did the work sent what is not a message")
     except BaseException:
-        launcher.discard()
+        doer.end()
         raise
+    if has_answered:
+        doer.attribute()
+        doer.release()
+    else:
+        doer.end()
+    return outcome
 
 
-def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
-    """Have the process do the work. Return the outcome that it sent, or the one that made this end the process.
+def _doer() -> _Doer:
+    return HttpExchange() if work_address.is_address(settings().job_work) else launcher.take()
+
+
+def _supervise(doer: _Doer, held: state.Claim) -> tuple[_Outcome, bool]:
+    """Have the work done. Return the outcome, and whether it was told: then the work is over.
 
     Raises:
         EOFError, OSError: the process has ended.
@@ -161,23 +224,21 @@ def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
     cancel_sent = False
     mine = [held.id, held.attempt]
     given = held.kind, held.start, held.end, held.number_fields, held.input, held.traceparent
-    process.send("work", *mine, *given)
+    doer.send("work", *mine, *given)
     renew_at = time.monotonic() + heartbeat
     while True:
         word = ""
-        message = process.receive(renew_at)
+        message = doer.receive(renew_at)
         if message is None:
             word = _renew(held)
         elif message[1:3] == mine:
             match _said(held, message[0], message[3:]):
                 case _Outcome() as outcome:
-                    process.output.attribute()
-                    return outcome
+                    return outcome, True
                 case progress, text:
                     word = _renew(held, progress, text)
         elif message[0] == "unusable":
-            launcher.discard()
-            return _went_wrong(held, "WorkProcessDied", launcher.unusable(str(message[-1])))
+            return _went_wrong(held, "WorkProcessDied", launcher.unusable(str(message[-1]))), False
         elif message != ["ready"]:
             _log.warning(
                 "job %s attempt %s: a message of another attempt is dropped: %.100r", *mine, message, extra=_about(held)
@@ -185,20 +246,18 @@ def _supervise(process: launcher.WorkProcess, held: state.Claim) -> _Outcome:
         if word:
             renew_at = time.monotonic() + heartbeat
         if word == "cancel" and not cancel_sent:
-            process.send("cancel", *mine)
+            doer.send("cancel", *mine)
             cancel_sent = True
         now = time.monotonic()
         if stopping.is_set():
             release_at = min(release_at, now + settings().worker_grace_seconds)
         if word == "lost":
-            launcher.discard()
-            return _Outcome("lost")
+            return _Outcome("lost"), False
         if now >= ends_at:
-            launcher.discard()
-            return _went_wrong(held, "TimeoutError", f"not done within {settings().job_timeout_seconds:g} seconds")
+            why = f"not done within {settings().job_timeout_seconds:g} seconds"
+            return _went_wrong(held, "TimeoutError", why), False
         if now >= release_at:
-            launcher.discard()
-            return _Outcome("released")
+            return _Outcome("released"), False
 
 
 def _said(held: state.Claim, word: str, details: list[Any]) -> _Outcome | tuple[str, str]:

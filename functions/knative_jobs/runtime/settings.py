@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
-from knative_jobs.runtime import job_kind, key_prefix, public_url, redis_url
+from knative_jobs.runtime import job_kind, key_prefix, public_url, redis_url, work_address
 
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
@@ -22,6 +22,7 @@ Positive = Annotated[float, 0.1]
 RedisUrl = Annotated[str, redis_url.parse]
 KeyPrefix = Annotated[str, key_prefix.check]
 PublicUrl = Annotated[str, public_url.check]
+Work = Annotated[str, work_address.check]
 
 Statuses = frozenset[str]
 
@@ -84,8 +85,11 @@ class Settings:
     """Those of them whose subscriber is a JobSink; each other one's is a worker Service."""
     job_kind: Kind = DEFAULT_KIND
     """The kind of the jobs that this worker does. It claims no other."""
-    job_work: str = ""
-    """The user's own work, as `package.module:function`. Empty: the stand-in that waits."""
+    job_work: Work = ""
+    """The user's own work: `package.module:function`, or the address of a service that does it, with http: or https:.
+    Empty: the stand-in that waits. An address may have a user and a password, which no log shows."""
+    worker_concurrency: AtLeast1 = 1
+    """How many jobs a worker does at once."""
     job_seconds: AtLeast0 = 1
     """How long the stand-in works on a job."""
     work_memory_mib: WholeAtLeast0 = 0

@@ -35,19 +35,19 @@ def check_headers(request: Request) -> None:
     """Check the headers that functions read.
 
     Raises:
-        InvalidError: one of them is not printable ASCII, or came twice and has one value; or the host is not named as
-            HTTP asks.
+        InvalidError: one of them is not ASCII, or came twice and has one value; the idempotency key is empty or has a
+            tab; or the host is not named as HTTP asks.
     """
     environ = request.environ
     for key in _NAMES.keys() & environ.keys():
-        value = environ[key]
-        if not value.isascii() or (key in _SINGLE and not value.isprintable()):
-            raise InvalidError(f"{_NAMES[key]} has characters that are not printable ASCII.")
+        if not environ[key].isascii():
+            raise InvalidError(f"{_NAMES[key]} has characters that are not ASCII.")
     for key in environ.get(REPEATED, ()):
         if key in _SINGLE or key.startswith("HTTP_CE_"):
             raise InvalidError(f"{_NAMES.get(key, key[5:].lower().replace('_', '-'))} is there more than once.")
-    if environ.get("HTTP_IDEMPOTENCY_KEY") == "":
-        raise InvalidError("Idempotency-Key is empty.")
+    idempotency_key = environ.get("HTTP_IDEMPOTENCY_KEY", "-")
+    if not (idempotency_key and idempotency_key.isprintable()):
+        raise InvalidError("Idempotency-Key is empty, or has characters that are not printable ASCII.")
     host = environ.get("HTTP_HOST", "")
     if not _HOST.fullmatch(host) and (host or environ["SERVER_PROTOCOL"] == "HTTP/1.1"):
         raise InvalidError("The header Host is missing, or is not one host.")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from knative_jobs.runtime import work_address
 from knative_jobs.runtime.settings import InvalidSettingError, settings, work_environment
 from knative_jobs.work.messages import BadMessageError, Channel
 from knative_jobs.work.output import Output
@@ -57,6 +58,8 @@ class WorkProcess:
             os.close(alive)
         self.output = Output(said, mark)
         self.owner = os.getpid()
+        _living.add(self)
+        _end_all_at_exit(self.owner)
         self._is_ready = False
         self._exit: int | None = None
         self._channel = Channel(ours)
@@ -129,12 +132,21 @@ class WorkProcess:
                 raise InvalidSettingError(unusable(str(message[-1])))
             self._is_ready = message == ["ready"]
 
-    def end(self, patience_s: float = EXIT_SECONDS) -> str:
-        """End the process and all that it has started, and return how it ended.
+    def attribute(self, *attempt: Any) -> None:
+        """Say whose attempt the process does, for what it prints: see `Output.attribute`."""
+        self.output.attribute(*attempt)
+
+    def release(self) -> None:
+        """Keep the process for another attempt."""
+        _idle.append(self)
+
+    def end(self, patience_s: float = 0) -> str:
+        """End the process and all that it has started, and return how it ended. Call it once.
 
         Args:
             patience_s: how long it may take to end by itself.
         """
+        _living.discard(self)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
         # Also where the process has ended: its children may live. No other process can have got its number meanwhile
@@ -162,7 +174,10 @@ class WorkProcess:
             self._any.unregister(self.output)
 
 
-_process: WorkProcess | None = None
+_idle: list[WorkProcess] = []
+"""The processes that no attempt has."""
+_living: set[WorkProcess] = set()
+"""All that have not been ended."""
 
 
 def unusable(why: str) -> str:
@@ -172,62 +187,72 @@ def unusable(why: str) -> str:
     return f"JOB_WORK={s.job_work!r} cannot be used{limit}: {why}"
 
 
-def start() -> WorkProcess:
-    """Start the process, and do not wait for it: it imports the user's work beside what the caller imports."""
-    global _process
-    _process = WorkProcess()
-    _discard_at_exit(os.getpid())
-    return _process
+def start() -> None:
+    """Start a process, and do not wait for it: it imports the user's work beside what the caller imports.
+
+    Work that a service does needs none.
+    """
+    if not work_address.is_address(settings().job_work):
+        WorkProcess().release()
 
 
 def ready() -> None:
-    """Start the process where that has not been done, and wait until it can do work.
+    """Start a process where that has not been done, and wait until it can do work.
 
     Raises:
         InvalidSettingError: the user's work cannot be imported.
     """
-    process = _own() or start()
+    if work_address.is_address(settings().job_work):
+        return
+    process = _take_idle() or WorkProcess()
     try:
         process.wait_until_ready()
     except (EOFError, OSError, BadMessageError) as error:
-        raise InvalidSettingError(unusable(f"its process died: {discard(EXIT_SECONDS)}")) from error
+        raise InvalidSettingError(unusable(f"its process died: {process.end(EXIT_SECONDS)}")) from error
+    except InvalidSettingError:
+        process.end()
+        raise
+    process.release()
 
 
-def current() -> WorkProcess:
-    """Return the process. It is a new one, which may not be ready yet, when the last has ended or was discarded."""
-    process = _own()
-    if not process:
-        return start()
-    try:
-        process.catch_up()
-    except (EOFError, OSError, BadMessageError):
-        discard()
-        return start()
-    return process
+def take() -> WorkProcess:
+    """Return a process for one attempt. It may be a new one, which is not ready yet.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    while process := _take_idle():
+        try:
+            process.catch_up()
+        except (EOFError, OSError, BadMessageError):
+            process.end()
+        else:
+            return process
+    return WorkProcess()
+
+
+def _take_idle() -> WorkProcess | None:
+    """Return an idle process of this worker: a server that forks has some in each of its processes."""
+    with suppress(IndexError):
+        while True:
+            process = _idle.pop()
+            if process.owner == os.getpid():
+                return process
+    return None
 
 
 @cache
-def _discard_at_exit(_worker: int) -> None:
-    """End the process with its worker. It would end by itself, but one that has died cannot end what it had started.
+def _end_all_at_exit(_worker: int) -> None:
+    """End the processes with their worker. They would end by themselves, but what they have started would not.
 
     `tracing` says why multiprocessing is asked for that.
     """
     from multiprocessing.util import Finalize
 
-    Finalize(None, discard, exitpriority=2)
+    Finalize(None, _end_all, exitpriority=2)
 
 
-def _own() -> WorkProcess | None:
-    """Return the process of this worker: a server that forks has one in each of its processes."""
-    return _process if _process and _process.owner == os.getpid() else None
-
-
-def discard(patience_s: float = 0) -> str:
-    """End the process, and all that it has started, if there is one. Return how it ended.
-
-    Args:
-        patience_s: how long it may take to end by itself.
-    """
-    global _process
-    process, _process = _own(), None
-    return process.end(patience_s) if process else ""
+def _end_all() -> None:
+    for process in list(_living):
+        if process.owner == os.getpid():
+            process.end()

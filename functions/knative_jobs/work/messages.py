@@ -148,6 +148,15 @@ def check_readable(text: str) -> None:
         raise ValueError(f"it has a number of more than {MAX_RESULT_DIGITS} digits")
 
 
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError, RecursionError: it is none, or nested too deep.
+    """
+    return _decoder.decode(text)
+
+
 def is_result(text: str) -> bool:
     """Return whether the text can be one that `result_text` returned."""
     try:

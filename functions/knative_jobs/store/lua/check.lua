@@ -10,11 +10,10 @@
 local most, lease, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
 local removed, mended, foreign = {}, {}, {}
--- Kinds that have jobs and were forgotten.
+-- Kinds that had jobs and were forgotten.
 for i = 4, #ARGV do
   local kind = ARGV[i]
-  local has_jobs = kind ~= 'default' and redis.call('EXISTS', index('incomplete', kind), index('complete', kind)) > 0
-  if has_jobs then write('SADD', KINDS, kind) end
+  if kind ~= 'default' and redis.call('EXISTS', totals_key(kind)) == 1 then write('SADD', KINDS, kind) end
 end
 
 -- All indexes, and those of each kind with the ones that all kinds share.
