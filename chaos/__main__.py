@@ -1,6 +1,7 @@
 """`python -m chaos`, see `--help`."""
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -18,9 +19,10 @@ import redis
 from rich.console import Console
 from rich.progress import Progress
 
-from chaos import report, work
+from chaos import job_kinds, report, work
 from chaos.clients import CLIENTS, Book, Client
 from chaos.faults import LEASE_SECONDS, Fault, Faults, kinds, plan
+from chaos.job_kinds import Service
 from chaos.ledger import Store, read, settle
 from chaos.replicated import Replicated
 from chaos.system import HOST, System, redis_alone, until
@@ -69,6 +71,9 @@ def _run(
     """
     proxy, over = Proxy(), threading.Event()
     replicated = Replicated(folder / "replicated") if options.failover else None
+    service = Service()
+    job_kinds.declare(folder / "kinds", service.address)
+    os.environ[work.FOLDER] = str(folder)  # for the service, which is in this process
     system = System(
         folder,
         APPENDFSYNC=options.appendfsync,
@@ -114,6 +119,7 @@ def _run(
             client.join()
         witness.stop()
         system.stop()
+        service.stop()
         with replicated.stopping() if replicated else redis_alone(folder) as left:
             store = read(left)
     return chaos.done, witness, store

@@ -11,6 +11,9 @@ from typing import Any
 
 import urllib3
 
+from chaos.job_kinds import kind_of
+from knative_jobs.runtime.settings import DEFAULT_KIND
+
 CLIENTS = 8
 TURNS_PER_SECOND = 1.6
 """Of one client, when nothing makes it wait."""
@@ -69,6 +72,11 @@ class Book:
                 yield from ids
 
 
+def _job(start: str, end: int) -> dict[str, Any]:
+    kind = kind_of(end)
+    return {"start": start, "end": end} | ({} if kind == DEFAULT_KIND else {"kind": kind})
+
+
 class Client(threading.Thread):
     """Submits and steers jobs until it is stopped; a submission with a key is repeated until there is an answer."""
 
@@ -112,7 +120,7 @@ class Client(threading.Thread):
 
     def _send(self, submission: Submission) -> bool:
         """Send it, and return whether there has been an answer with its jobs."""
-        jobs = [{"start": start, "end": submission.first_end + i} for i, start in enumerate(submission.starts)]
+        jobs = [_job(start, submission.first_end + i) for i, start in enumerate(submission.starts)]
         headers = {"Idempotency-Key": submission.key} if submission.key else {}
         status, answer = self._post("/jobs", body=json.dumps(jobs if submission.batch else jobs[0]), headers=headers)
         if status == 202:

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import redis
 
 from chaos.clients import Book, Submission
+from chaos.job_kinds import ALL, kind_of
 from chaos.witness import ENDED, Record
 from chaos.work import BEGUN, EFFECTS
+from knative_jobs.runtime.settings import DEFAULT_KIND
 
 STATUSES = ("submitted", "in progress", *ENDED)
 ALWAYS_THERE = {"id", "status", "start", "end", "submitted-at"}
@@ -68,7 +70,8 @@ def read(client: redis.Redis) -> Store:
         for key in keys:
             pipeline.hgetall(key)
         records = {key.removeprefix("job."): record for key, record in zip(keys, pipeline.execute(), strict=True)}
-    names = [*(status.replace(" ", "-") for status in STATUSES), "incomplete", "due", "leases", "retention"]
+    own = [*(status.replace(" ", "-") for status in STATUSES), "incomplete", "due"]
+    names = [*(name + end for name in own for end in ALL.values()), "leases", "retention"]
     indexes = {}
     for name in names:
         members: Any = client.zrange(f"jobs.{name}", 0, -1, withscores=True)
@@ -120,15 +123,17 @@ def index_faults(store: Store) -> Iterator[str]:
     expected: dict[str, set[str]] = defaultdict(set)
     for job_id, record in store.records.items():
         status = record.get("status", "")
-        expected[status.replace(" ", "-")].add(job_id)
-        expected["due" if status == "submitted" else "leases" if status == "in progress" else "retention"].add(job_id)
+        own = ALL.get(record.get("kind", DEFAULT_KIND), "")
+        expected[status.replace(" ", "-") + own].add(job_id)
+        other = {"submitted": f"due{own}", "in progress": "leases"}.get(status, "retention")
+        expected[other].add(job_id)
         if status != "complete":
-            expected["incomplete"].add(job_id)
+            expected[f"incomplete{own}"].add(job_id)
     for name, members in store.indexes.items():
         for job_id in expected[name] ^ members.keys():
             status = store.records.get(job_id, {}).get("status", "not there")
             yield f"{job_id} is {status}, and {'' if job_id in members else 'not '}in jobs.{name}"
-        for job_id in expected[name] & members.keys() if name not in ("due", "leases", "retention") else ():
+        for job_id in expected[name] & members.keys() if not name.startswith(("due", "leases", "retention")) else ():
             if f"{members[job_id]:.6f}" != store.records[job_id]["submitted-at"]:
                 yield f"{job_id} has another place in jobs.{name} than in its record"
 
@@ -166,7 +171,8 @@ def _twice(records: dict[str, Record], begun: Attempts, accepted: Counter[str]) 
     for job_id, record in records.items():
         if record.get("status") == "complete":
             result = json.loads(record.get("result") or "{}")
-            if str(result.get("attempt")) != record.get("attempt"):
+            own = record.get("attempt"), job_id, record.get("kind", DEFAULT_KIND)
+            if (str(result.get("attempt")), result.get("id"), result.get("kind")) != own:
                 yield f"{job_id} is in attempt {record.get('attempt')} and has the result {record.get('result')}"
     for job_id, last in _last(begun).items():
         if job_id in records and int(records[job_id].get("attempt", 0)) < last:
@@ -192,6 +198,8 @@ def _split(book: Book, records: dict[str, Record]) -> Iterator[str]:
         for start, jobs in zip(submission.starts, found, strict=True):
             if any(job.get("start") != start for job in jobs):
                 yield f"{name} made a job with another start"
+            if any(job.get("kind", DEFAULT_KIND) != kind_of(int(job["end"])) for job in jobs):
+                yield f"{name} made a job of another kind"
     yield from (f"the job with end {end} was never submitted" for end in by_end)
 
 

@@ -40,7 +40,8 @@ class System:
         self.url = f"http://{HOST}:{port}"
         self.folder = folder
         self.log = folder / "log"
-        command = [sys.executable, "-P", "-m", "local", "--data", str(folder / "data"), "--max-workers", str(WORKERS)]
+        options = ["--data", str(folder / "data"), "--kinds", str(folder / "kinds"), "--max-workers", str(WORKERS)]
+        command = [sys.executable, "-P", "-m", "local", *options]
         env = {**os.environ, **settings, "PORT": str(port), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
         with self.log.open("w") as log:
             self._process = subprocess.Popen(  # noqa: S603

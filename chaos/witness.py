@@ -7,9 +7,17 @@ from typing import Any
 
 import redis
 
+from chaos.job_kinds import ALL
+
 ENDED = ("complete", "failed", "cancelled")
+OPEN = ("submitted", "in-progress")
 LOOK_SECONDS = 0.3
 Record = dict[str, str]
+
+
+def _members(client: redis.Redis, key: str) -> list[str]:
+    members: Any = client.zrange(key, 0, -1)
+    return list(members)
 
 
 class Witness(threading.Thread):
@@ -40,14 +48,14 @@ class Witness(threading.Thread):
     def open_jobs(self) -> int | None:
         """Return how many jobs wait or run; None while Redis is away."""
         with suppress(redis.RedisError), self._connect() as client:
-            return client.zcard("jobs.submitted") + client.zcard("jobs.in-progress")
+            return sum(client.zcard(f"jobs.{status}{end}") for status in OPEN for end in ALL.values())
         return None
 
     def _look(self) -> None:
         seen: dict[tuple[str, str], Record] = {}
         with self._connect() as client:
             for status in ENDED:
-                ids: Any = client.zrange(f"jobs.{status}", 0, -1)
+                ids = [job_id for end in ALL.values() for job_id in _members(client, f"jobs.{status}{end}")]
                 new = [job_id for job_id in ids if (job_id, status) not in self.seen]
                 with client.pipeline(transaction=False) as pipeline:
                     for job_id in new:

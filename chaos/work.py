@@ -31,7 +31,7 @@ def work(job: Job) -> dict[str, object]:
         case ["fail"]:
             raise Fail("as it was told to")
     _note(EFFECTS, job)
-    return {"attempt": job.attempt, "nonce": str(uuid.uuid4())}
+    return {"attempt": job.attempt, "id": job.id, "kind": job.kind, "nonce": str(uuid.uuid4())}
 
 
 def _note(name: str, job: Job) -> None:
