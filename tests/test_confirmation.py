@@ -65,13 +65,19 @@ class TestReplicas:
         assert answer.status == 202
         assert pair.new.client.zrange("jobs.submitted", 0, -1) == [answer.json()["id"]]
 
-    def test_nothing_is_to_be_confirmed_where_nothing_was_done(self, confirmed: Start, pair: Failover) -> None:
-        jobs, cancel = confirmed("jobs", MAX_QUEUED_JOBS="1"), confirmed("cancel_job")
+    def test_a_refusal_needs_no_confirmation(self, confirmed: Start, pair: Failover) -> None:
+        jobs = confirmed("jobs", MAX_QUEUED_JOBS="1")
         assert jobs.request("POST", "/jobs", body=JOB, headers=KEY).status == 202
         pair.new.process.send_signal(signal.SIGSTOP)
         problem(jobs.request("POST", "/jobs", body=JOB), 429)
         problem(jobs.request("POST", "/jobs", body=b'{"start": 3, "end": 4}', headers=KEY), 422)
-        problem(cancel.request("POST", "/cancel_job?job_id=00000000-0000-4000-8000-000000000000"), 404)
+
+    def test_that_there_is_no_such_job_is_confirmed(self, confirmed: Start, pair: Failover) -> None:
+        """A primary that is cut off from the others may lack it: another may have been promoted."""
+        cancel, unknown = confirmed("cancel_job"), "/cancel_job?job_id=00000000-0000-4000-8000-000000000000"
+        problem(cancel.request("POST", unknown), 404)
+        pair.new.process.send_signal(signal.SIGSTOP)
+        assert "no such job" in problem(cancel.request("POST", unknown), 503)
 
     def test_a_cancellation_and_a_retry_are_confirmed_too(self, confirmed: Start, pair: Failover) -> None:
         jobs, cancel, retry = (confirmed(name) for name in ("jobs", "cancel_job", "retry_job"))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
-from knative_jobs.runtime.errors import UnconfirmedError
+from knative_jobs.runtime.errors import UnavailableError, UnconfirmedError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import run, run_all
 
@@ -366,13 +366,22 @@ def _is_count(number: int | bytes) -> bool:
 
 
 def _run_confirmed(call: Call) -> Any:
-    """Run a script and have it confirmed, unless its reply says that there was nothing to do."""
+    """Run a script and have it confirmed, unless its reply says that it refused.
+
+    That there is no such job must be confirmed too: a primary that was cut off, and does not know yet that another was
+    promoted, lacks the jobs that came since.
+    """
     try:
         return run_all([call], confirmed=True)[0]
     except UnconfirmedError as error:
         (reply,) = error.replies
-        if reply[0] in (b"full", b"reused", b"unknown"):
+        if reply[0] in (b"full", b"reused"):
             return reply
+        if reply[0] == b"unknown":
+            why = (
+                "The store has no such job, and too few replicas to tell whether that is up to date; try again shortly."
+            )
+            raise UnavailableError(why) from error
         raise
 
 
