@@ -24,7 +24,7 @@ from chaos.clients import CLIENTS, Book, Client
 from chaos.faults import LEASE_SECONDS, Fault, Faults, kinds, plan
 from chaos.job_kinds import Service
 from chaos.ledger import Store, read, settle
-from chaos.replicated import Replicated
+from chaos.replicated import REPLICAS, Replicated
 from chaos.system import HOST, System, redis_alone, until
 from chaos.witness import Witness
 from harness.proxy import Proxy
@@ -47,7 +47,7 @@ def main() -> int:
     faults = plan(options.seed, options.seconds, kinds(options.failover))
     done, witness, store = _run(folder, options, faults, book, console)
     if options.failover:
-        may_lose = options.wait_replicas == 0
+        may_lose = options.wait_replicas < REPLICAS
     else:
         may_lose = options.appendfsync == "everysec" and done["kill redis"] > 0
     ledger = settle(book, witness.seen, store, folder, may_lose)
@@ -136,8 +136,8 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="Redis has replicas and Sentinels, and its primary fails again and again",
     )
-    replicas = "so many replicas have what is acknowledged, with --failover (default: 1)"
-    add("--wait-replicas", type=int, default=1, choices=[0, 1, 2], help=replicas)
+    replicas = f"so many replicas have what is acknowledged, with --failover (default: {REPLICAS}, all of them)"
+    add("--wait-replicas", type=int, default=REPLICAS, choices=range(REPLICAS + 1), help=replicas)
     policies = "when Redis syncs a write to disk (default: always, before the answer)"
     add("--appendfsync", choices=["always", "everysec"], default="always", help=policies)
     return parser.parse_args()

@@ -21,6 +21,7 @@ from chaos.system import until
 from harness.proxy import HOST, Proxy
 from local import ports, redis_server, redis_users
 
+REPLICAS = 2
 NAME = "mymaster"
 """What the Sentinels call the primary."""
 DOWN_AFTER_SECONDS = 1.5
@@ -48,7 +49,7 @@ class Replicated:
     def __init__(self, folder: Path) -> None:
         """Choose the addresses. Nothing runs yet."""
         self._folder = folder
-        self.servers = [Server(folder / f"redis-{n}", ports.free(HOST)) for n in range(3)]
+        self.servers = [Server(folder / f"redis-{n}", ports.free(HOST)) for n in range(1 + REPLICAS)]
         for server in self.servers:
             server.proxy.to_port = server.port
             server.proxy.replication_delay_s = REPLICATION_SECONDS

@@ -436,3 +436,44 @@ def test_an_open_job_is_followed_as_a_stream(visit: Open, api: Api, tmp_path: Pa
     expect(bar).to_have_attribute("value", "1")
     assert [request for request in asked if "/job_events?" in request.url]
     assert len([request for request in asked if "/jobs_status?" in request.url]) <= 2
+
+
+class TestKinds:
+    """This machine has the kinds of `knative/kinds`."""
+
+    def test_the_list_and_the_charts_are_of_the_kind_that_is_chosen(self, visit: Open, api: Api) -> None:
+        body = b'{"kind": "word-count", "input": {"text": "to be or not to be"}}'
+        counted = api.request("POST", "/jobs", body=body).json()
+        other = api.submit(start="return", end="2")
+        page = visit()
+        expect(row(page, counted["id"]).locator(".kind")).to_have_text("word-count")
+        expect(row(page, counted["id"]).locator(".start")).to_have_text('{"text":"to be or not to be"}')
+        expect(row(page, other["id"]).locator(".kind")).to_have_text("default")
+        page.get_by_label("Kind of job").select_option("word-count")
+        expect(row(page, other["id"])).to_have_count(0)
+        expect(row(page, counted["id"])).to_be_visible()
+        expect(page.locator("#rows .kind").filter(has_not_text="word-count")).to_have_count(0)
+        page.get_by_label("Kind of job").select_option("")
+        expect(row(page, other["id"])).to_be_visible()
+
+    def test_a_job_is_submitted_with_its_kind_and_input(self, visit: Open, api: Api) -> None:
+        page = visit()
+        page.get_by_label("Kind", exact=True).select_option("word-count")
+        page.get_by_label("Input").fill('{"text": "to be", "exact": 1.10}')
+        page.get_by_role("button", name="Submit").click()
+        link = page.locator("#messages a")
+        expect(link).to_be_visible()
+        job_id = link.get_attribute("href").removeprefix("#job=")
+        job = api.request("GET", f"/jobs_status?job_id={job_id}&wait=30")
+        assert job.data.count(b'{"text": "to be", "exact": 1.10}') == 1
+        assert (job.json()["kind"], job.json()["result"]["words"]) == ("word-count", 2)
+        expect(page.get_by_label("Kind", exact=True)).to_have_value("word-count")
+
+    def test_what_is_no_json_is_not_sent(self, visit: Open, api: Api) -> None:
+        page = visit()
+        page.get_by_label("Kind", exact=True).select_option("word-count")
+        page.get_by_label("Input").fill("to be")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.locator("#messages")).to_contain_text("The input is not JSON")
+        expect(page.get_by_label("Input")).to_be_focused()
+        expect(page.get_by_label("Input")).to_have_attribute("aria-invalid", "true")

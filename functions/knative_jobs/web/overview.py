@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
 
 MINUTES = 60
@@ -12,10 +13,10 @@ _COUNTED = ("submitted", "started", "complete", "failed", "cancelled")
 def as_json(kind: str) -> str:
     """Return the overview of a kind, of all jobs when it is empty, as a JSON object.
 
-    It has `counts` (jobs by status), `oldest-waiting-seconds` (since the submission of the oldest job that waits; 0:
-    none does) and `minutes`, the oldest first. Each has `at`, the second of the epoch at which it began; how many jobs
-    were `submitted`, `started` (their first attempt), `complete`, `failed` and `cancelled` in it; and `waited`, the
-    seconds that the started ones had waited, summed.
+    It has `kinds` (those that may be submitted), `counts` (jobs by status), `oldest-waiting-seconds` (since the
+    submission of the oldest job that waits; 0: none does) and `minutes`, the oldest first. Each has `at`, the second of
+    the epoch at which it began; how many jobs were `submitted`, `started` (their first attempt), `complete`, `failed`
+    and `cancelled` in it; and `waited`, the seconds that the started ones had waited, summed.
 
     Raises:
         UnavailableError: Redis is away.
@@ -31,6 +32,7 @@ def as_json(kind: str) -> str:
             minute.update(_between(begin, end))
             end = begin
     seen = {
+        "kinds": settings().job_kinds,
         "counts": counts,
         "oldest-waiting-seconds": max(standing.oldest_waiting_s for standing, _ in found.kinds),
         "minutes": [_minute(*each) for each in zip(found.begins, happened, strict=True)],

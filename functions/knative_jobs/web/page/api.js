@@ -26,9 +26,9 @@ export function useToken(text) {
   sessionStorage.setItem('token', text)
 }
 
-/** Asks for JSON. Returns it with the address of the next page, or throws a Problem. */
+/** Asks for JSON, with JSON as the body. Returns it with the address of the next page, or throws a Problem. */
 export async function ask(method, route, body) {
-  const response = await request(method, route, {body: body && JSON.stringify(body)})
+  const response = await request(method, route, {body})
   const [, next] = response.headers.get('Link')?.match(/<([^>]+)>; rel="next"/) ?? []
   return {data: parse(await response.text()), next}
 }

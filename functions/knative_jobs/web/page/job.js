@@ -70,8 +70,8 @@ export function showOpen(job) {
     item.append(element('span', at ? time(at) : '', {className: 'at'}), element('span', said))
     return item
   }))
-  const {id, status, start, end, ...others} = job
-  const ordered = Object.entries({id, status, start, end, ...others})
+  const first = ['id', 'status', 'kind', 'start', 'end', 'input'].filter((name) => name in job)
+  const ordered = Object.entries({...Object.fromEntries(first.map((name) => [name, job[name]])), ...job})
   byId('job-record').replaceChildren(...ordered.flatMap(([name, given]) => [element('dt', name), field(name, given)]))
 }
 

@@ -11,6 +11,7 @@ const PAUSE_MS = 1000
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 let status = ''
+let kind = ''
 let cursors = [''] // of the pages up to this one
 let next = ''
 let timer = 0
@@ -22,10 +23,14 @@ async function refresh() {
   if (document.hidden) return
   const mine = ++asked
   const began = performance.now()
-  const query = new URLSearchParams({status, limit: LENGTH, cursor: cursors.at(-1)})
+  const query = new URLSearchParams({status, kind, limit: LENGTH, cursor: cursors.at(-1)})
   try {
-    const [overview, jobs] = await Promise.all([ask('GET', '/dashboard/overview'), ask('GET', `/dashboard/jobs?${query}`)])
+    const [overview, jobs] = await Promise.all([
+      ask('GET', `/dashboard/overview?${new URLSearchParams({kind})}`),
+      ask('GET', `/dashboard/jobs?${query}`),
+    ])
     if (mine !== asked) return
+    showKinds(overview.data.kinds)
     showCounts(overview.data.counts)
     showCharts(overview.data)
     showJobs(jobs.data)
@@ -57,10 +62,33 @@ function showPlace(jobs) {
   byId('older').disabled = !next
   byId('newer').disabled = cursors.length === 1
   byId('empty').hidden = jobs.data.length > 0
-  setText(byId('empty'), status ? `No job is ${status}.` : 'There are no jobs yet. Submit the first one above.')
+  const of = kind && ` of the kind ${kind}`
+  setText(byId('empty'), status ? `No job${of} is ${status}.` : `There are no jobs${of} yet. Submit the first one above.`)
+}
+
+/** Lets people choose a kind, where there is more than one. */
+function showKinds(kinds) {
+  document.body.classList.toggle('has-kinds', kinds.length > 1)
+  const known = Array.from(byId('new-kind').options, (option) => option.value)
+  if (known.join() === kinds.join()) return
+  const options = () => kinds.map((name) => new Option(name, name))
+  byId('kind').replaceChildren(new Option('all kinds', ''), ...options())
+  byId('new-kind').replaceChildren(...options())
+  byId('kind').value = kind
+  needFields()
+}
+
+/** Only a job of the kind `default` must have start and end. */
+function needFields() {
+  for (const name of ['start', 'end']) byId(name).required = byId('new-kind').value === 'default'
 }
 
 function makeFilters() {
+  byId('kind').addEventListener('change', ({target}) => {
+    kind = target.value
+    cursors = ['']
+    refresh()
+  })
   for (const name of ['', ...STATUSES]) {
     const label = element('label', '')
     const radio = Object.assign(document.createElement('input'), {type: 'radio', name: 'status', value: name})
@@ -90,15 +118,42 @@ async function change(what, id) {
   }
 }
 
+/** Returns the body that submits what the form has. The input is sent as it is written. */
+function newJob(chosen, given) {
+  const fields = Object.fromEntries(['start', 'end'].filter((name) => byId(name).required || byId(name).value)
+    .map((name) => [name, byId(name).value]))
+  if (chosen && chosen !== 'default') fields.kind = chosen
+  const body = JSON.stringify(fields)
+  if (!given) return body
+  return body === '{}' ? `{"input":${given}}` : `${body.slice(0, -1)},"input":${given}}`
+}
+
+function isJson(text) {
+  try {
+    if (text) JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
 async function submit(event) {
   event.preventDefault()
   const form = event.target
-  const {start, end} = Object.fromEntries(new FormData(form))
   const [button] = form.querySelectorAll('button')
+  const given = byId('input').value.trim()
+  byId('input').ariaInvalid = String(!isJson(given))
+  if (!isJson(given)) {
+    say('The input is not JSON. A text is in double quotes, as in {"text": "to be"}.', {problem: true})
+    byId('input').focus()
+    return
+  }
   button.disabled = true
   try {
-    const {data: job} = await ask('POST', '/jobs', {start, end})
+    const chosen = byId('new-kind').value
+    const {data: job} = await ask('POST', '/jobs', newJob(chosen, given))
     form.reset()
+    byId('new-kind').value = chosen
     say('Submitted', {link: element('a', job.id.slice(0, 8), {href: `#job=${job.id}`})})
     refresh()
   } catch (problem) {
@@ -145,6 +200,7 @@ makeTheme()
 makeFilters()
 byId('description').href = address('/docs')
 byId('submit').addEventListener('submit', submit)
+byId('new-kind').addEventListener('change', needFields)
 byId('search').addEventListener('submit', search)
 byId('older').addEventListener('click', () => {
   cursors.push(next)

@@ -45,10 +45,12 @@ function newRow(id) {
 
 function fill(row, job) {
   showStatus(row.querySelector('.badge'), job.status)
-  for (const name of ['start', 'end']) {
+  setText(row.querySelector('.kind'), job.kind ?? 'default')
+  const [start, end] = 'start' in job ? [job.start, job.end] : [job.input ?? '', '']
+  for (const [name, given] of [['start', start], ['end', end]]) {
     const cell = row.querySelector(`.${name}`)
-    setText(cell, value(job[name]))
-    cell.title = value(job[name]).slice(0, 200)
+    setText(cell, value(given).slice(0, 4096))
+    cell.title = value(given).slice(0, 200)
   }
   showProgress(row.querySelector('.progress'), job)
   setTime(row.querySelector('time'), job['submitted-at'])
