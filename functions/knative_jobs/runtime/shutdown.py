@@ -25,6 +25,9 @@ def watch() -> None:
 
     The servers install handlers of their own after this, so it listens beside them. Without a handler it hears nothing:
     https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
+
+    The main thread gets the signal once more. The kernel may have given it to another thread, as to one that is just
+    starting a process: then Python only notes it for the main thread, and a server that waits there does not wake.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
@@ -43,9 +46,10 @@ def handle() -> None:
 
 
 def _listen(woken: socket.socket) -> None:
-    while not set(_SIGNALS) & set(woken.recv(16)):
+    while not (came := set(_SIGNALS) & set(woken.recv(16))):
         pass
     _stop()
+    signal.pthread_kill(threading.main_thread().ident or 0, came.pop())
 
 
 def _stop() -> None:
