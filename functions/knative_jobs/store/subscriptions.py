@@ -58,7 +58,7 @@ class _Listener:
         if channel in self._confirmed:
             changed.set()
         try:
-            if not self._connection:
+            while not self._connection:  # the one that was made for this may have broken meanwhile
                 await self._connected()
             if channel not in self._asked_for:
                 await self._ask_for(self._connection, channel)
