@@ -385,3 +385,7 @@ print("imported")
 
 def say_its_name(job: Job) -> None:
     logging.info("my name is %s", job.id)
+
+
+def what_it_gets(job: Job) -> dict[str, object]:
+    return {"kind": job.kind, "input": job.input, "start": job.start, "end": job.end}
