@@ -114,9 +114,29 @@ def test_alerts_ask_for_metrics_that_there_are(endpoint: Start, store: Redis) ->
 
 
 def test_two_instances_do_not_double_what_the_dashboard_shows() -> None:
+    """Each metric is the greatest of several instances first; only then is there a sum, over kinds."""
     for query in QUERIES:
-        assert re.match(r"(histogram_quantile\([\d.]+, )?max( by \(\w+\) )?\(", query), query
-        assert "sum(" not in query
+        series = r"(rate\()?(time\(\) - )?\bknative_jobs\w*"
+        assert len(re.findall(rf"max( by \([\w, ]+\) )?\({series}", query)) == len(
+            re.findall(r"knative_jobs\w*", query)
+        )
+        assert len(re.findall(r"\bsum\b", query)) == query.count("sum(max by (kind)") + len(
+            re.findall(r"sum by \((\w+)\) \(max by \(\1, kind\)", query)
+        )
+
+
+def test_the_dashboard_shows_the_kinds_that_are_chosen_there() -> None:
+    [choice] = [variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "kind"]
+    assert choice["query"] == "label_values(knative_jobs, kind)"
+    for query in QUERIES:
+        of_one_kind = re.findall(r"knative_jobs(?!_redis|_last_sweep)\w*", query)
+        assert query.count('kind=~"$kind"') == len(of_one_kind)
+
+
+def test_an_alert_about_jobs_names_their_kind() -> None:
+    about_jobs = [rule for rule in RULES if "by (kind)" in rule["expr"]]
+    assert len(about_jobs) == 3
+    assert all("{{ $labels.kind }}" in rule["annotations"]["summary"] for rule in about_jobs)
 
 
 def test_no_two_panels_have_one_place() -> None:
