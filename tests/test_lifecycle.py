@@ -300,7 +300,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def reclaim(self) -> None:
-        taken = {job_id: status for job_id, status, _ in state.reclaim('{"type": "LeaseExpired"}')}
+        taken = {job.id: job.status for job in state.reclaim('{"type": "LeaseExpired"}')}
         for job_id, job in self.jobs.items():
             if job.status == "in progress" and job.lease <= self.now - 1e-3:
                 assert job_id in taken

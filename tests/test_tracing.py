@@ -215,6 +215,7 @@ class TestSpans:
             "http.response.status_code": 202,
         }
         assert event.attributes["job.id"] == attempt.attributes["job.id"] == job_id
+        assert event.attributes["job.kind"] == attempt.attributes["job.kind"] == "default"
         assert event.attributes["messaging.message.id"] == sent["ce-id"]
         assert (attempt.attributes["job.attempt"], attempt.attributes["job.outcome"]) == (1, "complete")
 
@@ -413,7 +414,8 @@ class TestLog:
         function.deliver(job_id)
         [line] = lines(function, "attempt 1: complete")
         assert line["message"] == f"job {job_id} attempt 1: complete"
-        assert (line["job_id"], line["attempt"], line["trace_id"], line["span_id"]) == (job_id, 1, TRACE, CALLER)
+        assert (line["job_id"], line["attempt"], line["job_kind"]) == (job_id, 1, "default")
+        assert (line["trace_id"], line["span_id"]) == (TRACE, CALLER)
 
     def test_and_with_a_collector_those_of_the_attempts_span(
         self, endpoint: Start, worker: Start, collector: Collector, store: Redis
@@ -427,7 +429,7 @@ class TestLog:
         function = worker(K_SERVICE="worker")
         function.deliver(submit(endpoint("jobs")))
         [line] = lines(function, "attempt 1: complete")
-        assert line.keys() == {"time", "severity", "logger", "message", "job_id", "attempt"}
+        assert line.keys() == {"time", "severity", "logger", "message", "job_id", "attempt", "job_kind"}
 
     def test_on_a_terminal_it_is_text_and_has_none(self, endpoint: Start, worker: Start, store: Redis) -> None:
         function = worker()
@@ -449,7 +451,7 @@ class TestLog:
         sweeper = start("sweeper", K_SERVICE="sweeper", SWEEP_SECONDS="0").ready()
         eventually(lambda: sweeper.request("POST").status == 204 and "lease ran out" in sweeper.log())
         [line] = lines(sweeper, "lease ran out")
-        assert (line["job_id"], line["trace_id"]) == (job_id, TRACE)
+        assert (line["job_id"], line["job_kind"], line["trace_id"]) == (job_id, "default", TRACE)
 
     def test_events_and_dead_letters_say_whose_they_are(self, start: Start, endpoint: Start, store: Redis) -> None:
         nowhere = f"http://127.0.0.1:{free_port()}/"

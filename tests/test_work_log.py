@@ -56,7 +56,9 @@ class TestInACluster:
             ("ERROR", "unruly", "caught"),
             ("INFO", "output", "the last, without a line's end"),
         ]
-        assert {(line["job_id"], line["attempt"], line["trace_id"]) for line in lines} == {(job_id, 1, TRACE)}
+        assert {(line["job_id"], line["attempt"], line["job_kind"], line["trace_id"]) for line in lines} == {
+            (job_id, 1, "default", TRACE)
+        }
         assert "ValueError: sixth" in lines[5]["exception"]
 
     def test_two_jobs_are_told_apart(self, worker: Start, submit: Submit) -> None:

@@ -94,7 +94,7 @@ class SubmittedEvents:
         self.dropped += 1
         if self.dropped.bit_count() == 1:  # 1, 2, 4, 8, ...: a Broker that is away for long does not fill the log
             why = f"{MAX_OPEN} are in flight and {MAX_OPEN} newer ones wait; {self.dropped} dropped so far"
-            _log.warning("an event was dropped: %s", why, extra=about(job.id, job.attempt, traceparent or ""))
+            _log.warning("an event was dropped: %s", why, extra=about(job.id, job.attempt, traceparent or "", job.kind))
 
     def _send_waiting(self) -> None:
         """Send what waits, one after the other, until nothing does."""
@@ -127,7 +127,7 @@ def _send_submitted(job: Submitted, traceparent: str | None) -> None:
     try:
         _send(SUBMITTED, job.id, job.kind, event_id, job.record, ANSWER_SECONDS, traceparent)
     except Exception as error:
-        extra = about(job.id, job.attempt, traceparent or "")
+        extra = about(job.id, job.attempt, traceparent or "", job.kind)
         _log.warning("the event of job %s was not emitted, the sweeper will: %s", job.id, error, extra=extra)
 
 
@@ -138,7 +138,11 @@ def _emit_ended(job_id: str, kind: str, status: str, finished_at: str, record: b
         return True
     except Exception as error:
         _log.warning(
-            "that job %s is %s was not emitted, it will be again: %s", job_id, status, error, extra=about(job_id)
+            "that job %s is %s was not emitted, it will be again: %s",
+            job_id,
+            status,
+            error,
+            extra=about(job_id, kind=kind),
         )
         return False
     return answer not in NOT_TAKEN
@@ -177,6 +181,6 @@ def _send(
         status = greenlets.wait_for(http_client.post(settings().k_sink, headers, record, answer_s)).status
         if status >= 300:
             span.went_wrong(str(status))
-            extra = about(job_id, traceparent=span.traceparent)
+            extra = about(job_id, traceparent=span.traceparent, kind=kind)
             _log.warning("the broker answered %s to %s of job %s", status, event_type, job_id, extra=extra)
     return status

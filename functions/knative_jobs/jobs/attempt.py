@@ -143,7 +143,7 @@ def worker_ip() -> str:
 
 
 def _span(held: state.Claim) -> AbstractContextManager[tracing.Span]:
-    attributes: dict[str, str | int] = {"job.id": held.id, "job.attempt": held.attempt}
+    attributes: dict[str, str | int] = {"job.id": held.id, "job.kind": held.kind, "job.attempt": held.attempt}
     return tracing.span("attempt", "CONSUMER", held.traceparent, _PROCESSES | attributes)
 
 
@@ -186,7 +186,7 @@ def _run(held: state.Claim) -> _Outcome:
     except OSError as error:
         return _went_wrong(held, "WorkProcessDied", f"the process for the work could not be started: {error}")
     try:
-        doer.attribute(held.id, held.attempt, held.traceparent)
+        doer.attribute(held.id, held.attempt, held.traceparent, held.kind)
         outcome, has_answered = _supervise(doer, held)
     except (EOFError, OSError):
         how = doer.end(launcher.EXIT_SECONDS)
@@ -298,7 +298,7 @@ def _renew(held: state.Claim, progress: str = "", message: str = "") -> str:
 
 
 def _about(held: state.Claim) -> dict[str, Any]:
-    return about(held.id, held.attempt, held.traceparent)
+    return about(held.id, held.attempt, held.traceparent, held.kind)
 
 
 def _went_wrong(held: state.Claim, kind: str, message: str) -> _Outcome:

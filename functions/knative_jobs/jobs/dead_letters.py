@@ -31,5 +31,5 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
     # https://knative.dev/docs/eventing/event-delivery/#configuring-channel-event-delivery
     why = {name: event.get(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
     went = "waits" if waits else "went on"
-    extra = about(job_id, 0, tracing.parse(event.get("traceparent", "")))
+    extra = about(job_id, 0, tracing.parse(event.get("traceparent", "")), event.get("jobkind", ""))
     _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, went, extra=extra)

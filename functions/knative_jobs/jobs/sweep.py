@@ -55,8 +55,9 @@ def sweep_once() -> bool:
     """
     if back_s := state.follow_clock(outbox.VISIBILITY_SECONDS):
         _log.warning("the clock of Redis went back by %.0f seconds; what waits for a time was moved with it", back_s)
-    for job_id, status, traceparent in state.reclaim(_LEASE_EXPIRED):
-        _log.warning("job %s: its lease ran out, now %s", job_id, status, extra=about(job_id, 0, traceparent))
+    for job in state.reclaim(_LEASE_EXPIRED):
+        extra = about(job.id, 0, job.traceparent, job.kind)
+        _log.warning("job %s: its lease ran out, now %s", job.id, job.status, extra=extra)
     outbox.announce_soon()
     some_are_open = announcement.announce_unclaimed()
     _check()

@@ -12,16 +12,16 @@ _LEVELS = {
     "opentelemetry": logging.ERROR,  # it warns of every repetition
 }
 
-_ABOUT = ("job_id", "attempt", "trace_id", "span_id")
+_ABOUT = ("job_id", "attempt", "job_kind", "trace_id", "span_id")
 _OUTPUT = "output"  # the logger's name for what the work prints
 
 _work = logging.getLogger("knative_jobs.work")
 _tracebacks = logging.Formatter()
 
 
-def about(job_id: str = "", attempt: int = 0, traceparent: str = "") -> dict[str, Any]:
+def about(job_id: str = "", attempt: int = 0, traceparent: str = "", kind: str = "") -> dict[str, Any]:
     """Return the `extra` of a record in the log: what the JSON has beside the message, as far as it is known."""
-    return dict(zip(_ABOUT, (job_id, attempt, traceparent[3:35], traceparent[36:52]), strict=True))
+    return dict(zip(_ABOUT, (job_id, attempt, kind, traceparent[3:35], traceparent[36:52]), strict=True))
 
 
 def said_by_work(

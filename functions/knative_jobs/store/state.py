@@ -121,6 +121,15 @@ class Checked(NamedTuple):
     """Keys of what was set aside, because another than this API had put it under one of its keys."""
 
 
+class Reclaimed(NamedTuple):
+    """A job whose lease had run out, and which status it has now."""
+
+    id: str
+    kind: str
+    status: str
+    traceparent: str
+
+
 class Ended(NamedTuple):
     """A job that has ended and whose event is to be emitted; `record` is its public record as JSON."""
 
@@ -217,12 +226,12 @@ def postpone(job_id: str, delay_s: float) -> bool:
     return bool(run("postpone", job_id, delay_s))
 
 
-def reclaim(error: str, most: int = 100) -> list[tuple[str, str, str]]:
-    """Take back the jobs whose lease has run out. Return their ids, each with its status now and its traceparent."""
+def reclaim(error: str, most: int = 100) -> list[Reclaimed]:
+    """Take back the jobs whose lease has run out, and return them."""
     retention, announced = _on_end()
     reply = run("reclaim", most, settings().job_max_attempts, retention, error, announced)
     words = [word.decode() for word in reply]
-    return list(zip(words[::3], words[1::3], words[2::3], strict=True))
+    return [Reclaimed(*job) for job in zip(*(words[place::4] for place in range(4)), strict=True)]
 
 
 def purge(most: int = PURGED_AT_ONCE) -> int:

@@ -1,7 +1,7 @@
 -- Takes back the jobs whose lease has run out: the worker died, hung, or was cut off. Each counts as a failed attempt.
 -- ARGV   1 the most to take   2 max_attempts   3 retention in seconds   4 the error, as JSON
 --        5 the statuses that are announced, with spaces between them
--- Reply  {id, status now, traceparent or '', id, status now, ...}
+-- Reply  {id, kind, status now, traceparent or '', id, kind, ...}
 -- Guarantee  a job is taken back only after its lease, and its late worker's finish is refused from then on once the job
 --            has been claimed again or has ended. A job that ends is in the outbox if its status is announced. A lease of
 --            no running job is removed. The time is kept as that of the last sweep.
@@ -15,6 +15,7 @@ for _, id in ipairs(read('ZRANGE', LEASES, '-inf', at, 'BYSCORE', 'LIMIT', 0, AR
   if job and job[1] == 'in progress' then
     count_only('lease-losses', job[3])
     taken[#taken + 1] = id
+    taken[#taken + 1] = job[3]
     taken[#taken + 1] = attempt_failed(id, job, ARGV[4], at, tonumber(ARGV[2]), 0, tonumber(ARGV[3]), ARGV[5])
     taken[#taken + 1] = job[4] or ''
   end
