@@ -40,8 +40,8 @@ class Output:
         """Pass on what has been said until now as before, and from here on as said by another attempt.
 
         Args:
-            attempt: its job's id, its number, its traceparent and its job's kind. None of them: what is said between two
-                attempts.
+            attempt: its job's id, its number, its traceparent and its job's kind. None of them: what is said between
+                two attempts.
         """
         if self._any.poll(0):
             self.read()
