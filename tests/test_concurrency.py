@@ -119,3 +119,100 @@ def test_services_are_asked_at_once_without_a_process(worker: Start, submit: Sub
     thread.join()
     service.stop()
     assert {store.record(job_id)["status"] for job_id in jobs} == {"complete"}
+
+
+class TestOneEventLoop:
+    """Work that is `async def`: one process does all of a worker's jobs."""
+
+    @pytest.fixture
+    def many(self, worker: Start) -> Start:
+        def many(**settings: str) -> Function:
+            given = {"WORKER_CONCURRENCY": "30", "JOB_WORK": "unruly_work:at_once", "JOB_MAX_ATTEMPTS": "1"}
+            return worker(**given, **settings)
+
+        return many
+
+    def test_one_process_does_many_jobs_at_once_and_each_has_its_own_result_and_log(
+        self, many: Start, submit: Submit, store: Redis
+    ) -> None:
+        jobs = [submit("pid") for _ in range(60)]
+        function = many(K_SERVICE="worker")
+        began_at = time.monotonic()
+        deliver(function, jobs[0])[0].join()
+        assert time.monotonic() - began_at < 0.6 * 60 / 2
+        records = {job_id: store.record(job_id) for job_id in jobs}
+        results = {job_id: json.loads(record["result"]) for job_id, record in records.items()}
+        assert {job_id: result[0] for job_id, result in results.items()} == {job_id: job_id for job_id in jobs}
+        assert len({process for _, process in results.values()}) == 1
+        assert {record["progress-message"] for record in records.values()} == {f"half of {job_id}" for job_id in jobs}
+        said = [json.loads(line) for line in function.log().splitlines() if " by " in line]
+        assert sorted((line["job_id"], line["logger"], line["message"]) for line in said) == sorted(
+            line
+            for job_id in jobs
+            for line in (
+                (job_id, "output", f"printed by {job_id}, and again by {job_id}"),
+                (job_id, "unruly", f"logged by {job_id}"),
+            )
+        )
+
+    def test_cancelling_failing_and_a_time_limit_are_each_for_one_job(
+        self, many: Start, submit: Submit, start: Start, store: Redis, effects: Path
+    ) -> None:
+        cancelled, late, fails, done = (submit(w) for w in ("until_cancelled", "sleep 600", "raise", "sleep 6"))
+        threads = deliver(many(JOB_TIMEOUT_SECONDS="4"), cancelled, late, fails)
+        eventually(lambda: running(store) == 3)
+        assert start("cancel_job").ready().request("POST", f"/cancel_job?job_id={cancelled}").status == 202
+        eventually(lambda: store.record(cancelled)["status"] == "cancelled")
+        eventually(lambda: store.record(late)["status"] == "failed")
+        for thread in threads:
+            thread.join()
+        errors = {job_id: json.loads(store.record(job_id)["error"])["type"] for job_id in (late, fails, done)}
+        assert errors == {late: "TimeoutError", fails: "ValueError", done: "TimeoutError"}
+        assert f"{late} was given up" in effects.read_text()
+
+    def test_an_attempt_that_does_not_end_when_it_is_given_up_ends_the_process(
+        self, many: Start, submit: Submit, store: Redis
+    ) -> None:
+        stubborn, other = submit("stubborn"), submit("sleep 600")
+        function = many(JOB_TIMEOUT_SECONDS="3")
+        for thread in deliver(function, stubborn, other):
+            thread.join()
+        errors = [json.loads(store.record(job_id)["error"])["type"] for job_id in (stubborn, other)]
+        assert errors[0] == "TimeoutError"
+        assert function.deliver(after := submit("pid")) == 204
+        assert store.record(after)["status"] == "complete"
+
+    def test_a_crash_is_an_error_of_all_that_ran_and_the_next_job_finds_a_new_process(
+        self, many: Start, submit: Submit, store: Redis, effects: Path
+    ) -> None:
+        other = submit("sleep 600")
+        function = many()
+        threads = deliver(function, other)
+        eventually(lambda: effects.exists() and other in effects.read_text())
+        dies = submit("die")
+        threads += deliver(function, dies)
+        for thread in threads:
+            thread.join()
+        errors = [json.loads(store.record(job_id)["error"]) for job_id in (other, dies)]
+        assert {error["type"] for error in errors} == {"WorkProcessDied"}
+        assert all("exit code 3" in error["message"] for error in errors)
+        assert function.deliver(after := submit("pid")) == 204
+        assert store.record(after)["status"] == "complete"
+
+    def test_a_forked_child_ends_where_the_work_returns(self, many: Start, submit: Submit, store: Redis) -> None:
+        job_id = submit("fork")
+        assert many().deliver(job_id) == 204
+        assert json.loads(store.record(job_id)["result"]) == "of the parent"
+
+    def test_a_worker_that_is_stopped_hands_all_back(
+        self, many: Start, submit: Submit, store: Redis, effects: Path
+    ) -> None:
+        jobs = [submit("sleep 600") for _ in range(10)]
+        function = many(WORKER_GRACE_SECONDS="0.5")
+        [thread] = deliver(function, jobs[0])
+        eventually(lambda: effects.exists() and effects.read_text().count("began") == 10)
+        function.process.terminate()
+        assert function.process.wait(PATIENCE_S) is not None
+        thread.join()
+        records = [store.record(job_id) for job_id in jobs]
+        assert [(record["status"], record["releases"]) for record in records] == [("submitted", "1")] * 10

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from knative_jobs.jobs import attempt
 from knative_jobs.store import state
-from knative_jobs.work import launcher, process
+from knative_jobs.work import launcher, one_attempt
 from knative_jobs.work.messages import BadMessageError, Channel, is_result, result_text, storable
 from tests.conftest import Function, Redis, Start, eventually
 
@@ -472,12 +472,12 @@ class TestMessages:
             Channel(theirs).send("cancel", "id", 1)
             Channel(theirs).send("cancel", "id", 2)
             assert channel.receive() == ["work", "id", 2]
-            assert not process._Worker(channel, "id", 3).cancel_requested()
+            assert not one_attempt.Handle(channel, "id", 3).cancel_requested()
         with ends() as (_, theirs, channel):
             Channel(theirs).send("work", "id", 2)
             Channel(theirs).send("cancel", "id", 2)
             assert channel.receive() == ["work", "id", 2]
-            assert process._Worker(channel, "id", 2).cancel_requested()
+            assert one_attempt.Handle(channel, "id", 2).cancel_requested()
 
     @settings(deadline=None)
     @given(data=st.binary(max_size=300))

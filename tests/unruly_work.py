@@ -389,3 +389,56 @@ def say_its_name(job: Job) -> None:
 
 def what_it_gets(job: Job) -> dict[str, object]:
     return {"kind": job.kind, "input": job.input, "start": job.start, "end": job.end}
+
+
+async def at_once(job: Job) -> object:
+    """The work of several jobs at once, on one event loop."""
+    name, *arguments = str(job.start).split(" ", 1)
+    return await globals()[f"{name}_at_once"](job, *arguments)
+
+
+async def pid_at_once(job: Job) -> object:
+    """Say before and after a while whose job it is, and return that with the number of the process."""
+    print(f"printed by {job.id}, ", end="")
+    log.info("logged by %s", job.id)
+    await asyncio.sleep(0.3)
+    print(f"and again by {job.id}")
+    await asyncio.to_thread(job.progress, 0.5, f"half of {job.id}")
+    await asyncio.sleep(0.3)
+    return [job.id, os.getpid()]
+
+
+async def sleep_at_once(job: Job, seconds: str) -> None:
+    note(f"{job.id} began")
+    try:
+        await asyncio.sleep(float(seconds))
+    except asyncio.CancelledError:
+        note(f"{job.id} was given up")
+        raise
+
+
+async def stubborn_at_once(job: Job) -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+async def until_cancelled_at_once(job: Job) -> None:
+    while True:
+        job.progress(0.1)
+        await asyncio.sleep(0.05)
+
+
+async def die_at_once(job: Job) -> None:
+    os._exit(3)
+
+
+async def raise_at_once(job: Job) -> None:
+    raise ValueError(job.id)
+
+
+async def fork_at_once(job: Job) -> str:
+    if os.fork():
+        await asyncio.sleep(0.5)
+        return "of the parent"
+    return "of the child"

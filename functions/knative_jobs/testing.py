@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knative_jobs.work.api import Job, Work
-from knative_jobs.work.process import do
+from knative_jobs.work.one_attempt import do
 
 
 @dataclass

@@ -13,7 +13,8 @@ _LEVELS = {
 }
 
 _ABOUT = ("job_id", "attempt", "job_kind", "trace_id", "span_id")
-_OUTPUT = "output"  # the logger's name for what the work prints
+OUTPUT = "output"
+"""The logger's name for what the work prints."""
 
 _work = logging.getLogger("knative_jobs.work")
 _tracebacks = logging.Formatter()
@@ -25,7 +26,7 @@ def about(job_id: str = "", attempt: int = 0, traceparent: str = "", kind: str =
 
 
 def said_by_work(
-    message: str, *, severity: str = "INFO", logger: str = _OUTPUT, at: float = 0, exception: str = "", **about: Any
+    message: str, *, severity: str = "INFO", logger: str = OUTPUT, at: float = 0, exception: str = "", **about: Any
 ) -> None:
     """Log what the user's work says: a line that it printed, or a record of its own log.
 
@@ -89,7 +90,7 @@ def _front(record: logging.LogRecord) -> str:
         return record.levelname
     job_id: str = getattr(record, "job_id", "")
     who = f"job {job_id} attempt {getattr(record, 'attempt', 0)} |" if job_id else "work |"
-    return who if record.name == _OUTPUT else f"{record.levelname} {who}"
+    return who if record.name == OUTPUT else f"{record.levelname} {who}"
 
 
 def _printable(text: str) -> str:

@@ -50,6 +50,8 @@ def _listen(woken: socket.socket) -> None:
         pass
     _stop()
     signal.pthread_kill(threading.main_thread().ident or 0, came.pop())
+    while woken.recv(16):  # Python goes on writing there
+        pass
 
 
 def _stop() -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from knative_jobs.runtime import work_address
 from knative_jobs.runtime.settings import InvalidSettingError, settings, work_environment
 from knative_jobs.work.messages import BadMessageError, Channel
 from knative_jobs.work.output import Output
+from knative_jobs.work.shared_process import SharedAttempt, SharedProcess
 
 EXIT_SECONDS = 1
 """A process that has closed its socket may take so long to exit by itself: then its exit code is known."""
@@ -30,6 +32,11 @@ class WorkProcess:
     """
 
     def __init__(self) -> None:
+        """Start it. Of `async def` work it can do several attempts at once, if it has been asked for: see `start`.
+
+        Raises:
+            OSError: it could not be started.
+        """
         mark = f"\x1e{secrets.token_hex(8)}"
         ours, theirs = socket.socketpair()
         # The user's work may be in the current folder. It comes last: no file there may stand for a library.
@@ -37,6 +44,7 @@ class WorkProcess:
         said, says = os.pipe()
         alive, self._alive = os.pipe()
         command = [sys.executable, "-P", "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive), mark]
+        command += ["several"] if _may_be_shared else []
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -60,7 +68,7 @@ class WorkProcess:
         self.owner = os.getpid()
         _living.add(self)
         _end_all_at_exit(self.owner)
-        self._is_ready = False
+        self._ready: list[Any] = []
         self._exit: int | None = None
         self._channel = Channel(ours)
         self._readers: dict[int, Callable[[], object]] = {
@@ -126,11 +134,24 @@ class WorkProcess:
             EOFError, OSError: the process has ended.
             BadMessageError: it sent something that is not a message.
         """
-        while not self._is_ready:
+        while not self._ready:
             message = self.receive(time.monotonic() + 1)
             if message and message[0] == "unusable":
                 raise InvalidSettingError(unusable(str(message[-1])))
-            self._is_ready = message == ["ready"]
+            if message and message[0] == "ready":
+                self._ready = message
+
+    def does_several(self) -> bool:
+        """Return whether the process, which is ready, does several attempts at once."""
+        return self._ready == ["ready", "several"]
+
+    def open_channel(self) -> Channel:
+        """Return a channel to a process that does several attempts at once, for one of them.
+
+        Raises:
+            OSError: the process has ended.
+        """
+        return self._channel.open_channel()
 
     def attribute(self, *attempt: Any) -> None:
         """Say whose attempt the process does, for what it prints: see `Output.attribute`."""
@@ -149,10 +170,7 @@ class WorkProcess:
         _living.discard(self)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
-        # Also where the process has ended: its children may live. No other process can have got its number meanwhile
-        # as long as one of them does. On macOS a group of zombies is a PermissionError.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         code = self._process.wait()
         self._channel.close()
         self.output.close()
@@ -160,6 +178,13 @@ class WorkProcess:
         if self._exit is not None:
             os.close(self._exit)
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        """Kill the process and all that it has started."""
+        # Also where the process has ended: its children may live. No other process can have got its number meanwhile
+        # as long as one of them does. On macOS a group of zombies is a PermissionError.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_last(self) -> None:
         """Read what a process that has ended sent before. Raises EOFError when that makes no message."""
@@ -178,6 +203,10 @@ _idle: list[WorkProcess] = []
 """The processes that no attempt has."""
 _living: set[WorkProcess] = set()
 """All that have not been ended."""
+_may_be_shared = False
+_sharing = threading.Lock()
+_shared: SharedProcess | None = None
+"""The process that does all attempts, when one does several at once."""
 
 
 def unusable(why: str) -> str:
@@ -187,17 +216,24 @@ def unusable(why: str) -> str:
     return f"JOB_WORK={s.job_work!r} cannot be used{limit}: {why}"
 
 
-def start() -> None:
+def start(at_once: int = 1) -> None:
     """Start a process, and do not wait for it: it imports the user's work beside what the caller imports.
 
     Work that a service does needs none.
+
+    Args:
+        at_once: how many jobs this worker does at once. With more than one, one process does all that is `async def`.
     """
+    global _may_be_shared
+    _may_be_shared = at_once > 1
     if not work_address.is_address(settings().job_work):
         WorkProcess().release()
 
 
 def ready() -> None:
     """Start a process where that has not been done, and wait until it can do work.
+
+    Call it before `take`.
 
     Raises:
         InvalidSettingError: the user's work cannot be imported.
@@ -212,15 +248,21 @@ def ready() -> None:
     except InvalidSettingError:
         process.end()
         raise
-    process.release()
+    if process.does_several():
+        _share(process)
+    else:
+        process.release()
 
 
-def take() -> WorkProcess:
-    """Return a process for one attempt. It may be a new one, which is not ready yet.
+def take() -> WorkProcess | SharedAttempt:
+    """Return a process for one attempt, or the one that does several. It may be a new one, which is not ready yet.
 
     Raises:
         OSError: it could not be started.
     """
+    with _sharing:
+        if _shared:
+            return (_share(WorkProcess()) if _shared.has_ended() else _shared).begin()
     while process := _take_idle():
         try:
             process.catch_up()
@@ -229,6 +271,13 @@ def take() -> WorkProcess:
         else:
             return process
     return WorkProcess()
+
+
+def _share(process: WorkProcess) -> SharedProcess:
+    """Have the process do all attempts from here on."""
+    global _shared
+    _shared = SharedProcess(process)
+    return _shared
 
 
 def _take_idle() -> WorkProcess | None:

@@ -3,7 +3,7 @@
     to the work     ["work", id, attempt, kind, start, end, which of the two are numbers or ABSENT,
                      input as JSON text or "", traceparent]
                     ["cancel", id, attempt]
-    to the worker   ["ready"]   ["unusable", why]      once, at the start
+    to the worker   ["ready"]   ["ready", "several"]   ["unusable", why]      once, at the start
                     ["progress", id, attempt, fraction, message]
                     ["complete", id, attempt, result as JSON text]
                     ["error", id, attempt, error, seconds before the next attempt or null]
@@ -15,8 +15,10 @@ that nobody here has seen, so nothing that it sends is unpickled, and the worker
 """
 
 import json
+import os
 import re
 import socket
+from contextlib import suppress
 from typing import Any
 
 ABSENT = "absent"
@@ -121,6 +123,45 @@ class Channel:
             raise EOFError
         self._received += data
         return True
+
+    def open_channel(self) -> "Channel":
+        """Send the other side a new socket, and return this side's end of it.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Channel(ours)
+
+    def receive_channel(self) -> "Channel":
+        """Wait for a socket that the other side has opened with `open_channel`, and return this side's end of it.
+
+        Raises:
+            EOFError, OSError: the other side is gone.
+        """
+        _, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
+        if not descriptors:
+            raise EOFError
+        [descriptor] = descriptors
+        os.set_inheritable(descriptor, False)
+        return Channel(socket.socket(fileno=descriptor))
+
+    def hang_up(self) -> None:
+        """Tell the other side that nothing more comes. It may still send."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End it in both directions. Who waits in `receive` or `read` gets an EOFError."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end."""

@@ -5,10 +5,14 @@ is in the way of the messages between the two. The worker passes each line on to
 under way. A record of `logging` is a line too: JSON behind a mark, which nobody can print who does not know it.
 """
 
+import contextlib
+import io
 import json
 import logging
 import os
 import select
+import sys
+from contextvars import ContextVar
 from typing import Any
 
 from knative_jobs.runtime import logs
@@ -17,6 +21,8 @@ MAX_LINE_BYTES = 256 * 1024
 """A longer line is passed on in pieces."""
 MAX_LOGGED = 32 * 1024
 """A message of `logging` may have so many characters, and its traceback a quarter: as JSON they fit into a line."""
+said_by: ContextVar[tuple[Any, ...]] = ContextVar("said_by", default=())
+"""In a process that does several attempts at once: the one that says something, as `Output.attribute` takes it."""
 _READ_BYTES = 64 * 1024  # the most that a pipe holds: one read gets all that was written before it
 
 
@@ -81,7 +87,9 @@ class Output:
     def _pass_on_record(self, record: bytes) -> None:
         about = logs.about(*self._attempt)
         try:
-            logs.said_by_work(**json.loads(record) | about)
+            said = json.loads(record)
+            about = logs.about(*(said.pop("by") or self._attempt))
+            logs.said_by_work(**said | about)
         except (ValueError, TypeError):  # it was cut, or the work has written it itself
             logs.said_by_work(record.decode(errors="backslashreplace"), **about)
 
@@ -103,8 +111,63 @@ class ToWorker(logging.Handler):
                 "at": record.created,
                 "exception": logs.traceback_of(record)[-MAX_LOGGED // 4 :],
             }
-            line = memoryview(f"{self._mark}{json.dumps(said)}\n".encode())
-            while line:
-                line = line[os.write(2, line) :]
+            _write(self._mark, said)
         except Exception:
             self.handleError(record)
+
+
+class Printed(io.TextIOBase):
+    """Standard output of a process that does several attempts at once: each line goes out with who has printed it."""
+
+    encoding = "utf-8"
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self._mark = mark
+        self._begun: dict[tuple[Any, ...], str] = {}
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        """Write the lines that are whole now."""
+        by = said_by.get()
+        *lines, rest = (self._begun.pop(by, "") + text).split("\n")
+        if len(rest) > MAX_LOGGED:
+            lines, rest = [*lines, rest], ""
+        if rest:
+            self._begun[by] = rest
+        for line in lines:
+            for begin in range(0, len(line) or 1, MAX_LOGGED):
+                _write(self._mark, {"message": line[begin : begin + MAX_LOGGED], "logger": logs.OUTPUT})
+        return len(text)
+
+    def end_line(self) -> None:
+        """Write the line that the present attempt has begun."""
+        if said_by.get() in self._begun:
+            self.write("\n")
+
+
+def _write(mark: str, said: dict[str, Any]) -> None:
+    line = memoryview(f"{mark}{json.dumps(said | {'by': said_by.get()})}\n".encode())
+    while line:
+        line = line[os.write(2, line) :]
+
+
+def reopen() -> None:
+    """Open again what the attempt before has closed or taken away."""
+    for number, name in (1, "stdout"), (2, "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            with contextlib.suppress(OSError):
+                stream = open(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+                setattr(sys, name, stream)
+
+
+def flush() -> None:
+    """Write what the work has printed and is not written yet."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # noqa: S110 - the work may have closed it, or put anything in its place
+        pass
