@@ -79,9 +79,11 @@ async def _run(options: Options, lock: IO[str]) -> None:
         client = await stack.enter_async_context(aiohttp.ClientSession())
         broker_socket = socket.create_server((HOST, 0))
         redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
-        env = _environment(redis_port, broker_socket, folders)
+        try:
+            env, declared = _environment(redis_port, broker_socket, folders), manifests.services(*folders)
+        except manifests.ManifestError as error:  # a SystemExit would leave a traceback, of the task that it came from
+            raise StartError(str(error)) from None
         say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-        declared = manifests.services(*folders)
         # Who measures may have to do what no function may.
         passwords = redis_users.write(data, env.pop("REDIS_ADMIN_PASSWORD", ""))
         redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import PATIENCE_S, Function, Receiver, Redis, Start, eventually
@@ -203,6 +204,27 @@ class TestOneEventLoop:
         job_id = submit("fork")
         assert many().deliver(job_id) == 204
         assert json.loads(store.record(job_id)["result"]) == "of the parent"
+
+    @pytest.mark.parametrize("work", ["async def", "a service"])
+    def test_two_hundred_jobs_that_wait_fit_into_128_mb(
+        self, worker: Start, submit: Submit, store: Redis, tmp_path: Path, work: str
+    ) -> None:
+        answers = threading.Event()
+        service = Receiver(lambda *_: answers.wait() and 204)
+        named = "unruly_work:wait_at_once" if work == "async def" else service.url
+        jobs = [submit(f"{tmp_path / 'go'}") for _ in range(200)]
+        function = worker(WORKER_CONCURRENCY="200", JOB_WORK=named, JOB_MAX_ATTEMPTS="1")
+        [thread] = deliver(function, jobs[0])
+        eventually(lambda: running(store) == 200)
+        time.sleep(2)  # for all to be under way
+        server = psutil.Process(function.process.pid)
+        used = sum(p.memory_full_info().pss for p in [server, *server.children(recursive=True)])
+        (tmp_path / "go").touch()
+        answers.set()
+        thread.join()
+        service.stop()
+        assert used < 128 * 10**6
+        assert {store.record(job_id)["status"] for job_id in jobs} == {"complete"}
 
     def test_a_worker_that_is_stopped_hands_all_back(
         self, many: Start, submit: Submit, store: Redis, effects: Path

@@ -390,7 +390,7 @@ def test_a_service_in_another_language(start: Start, submit: Callable[..., str],
     node = shutil.which("node")
     assert node, "Node is missing: apt-get install nodejs"
     port = free_port()
-    with subprocess.Popen([node, ROOT / "examples" / "service.mjs", str(port)]) as process:
+    with subprocess.Popen([node, ROOT / "examples/in-node/kinds/sum/service.mjs", str(port)]) as process:
         try:
             eventually(lambda: answers(port))
             worker = start("worker", JOB_WORK=f"http://127.0.0.1:{port}/", JOB_KIND="add").ready()

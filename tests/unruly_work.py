@@ -442,3 +442,8 @@ async def fork_at_once(job: Job) -> str:
         await asyncio.sleep(0.5)
         return "of the parent"
     return "of the child"
+
+
+async def wait_at_once(job: Job) -> None:
+    while not Path(str(job.start)).exists():
+        await asyncio.sleep(0.5)

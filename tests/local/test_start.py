@@ -19,15 +19,30 @@ RDB_OF_A_NEWER_REDIS = b"REDIS0099\xfa\x09redis-ver\x0699.0.0"
 
 def refused(data: Path, **limits: object) -> str:
     """The one line that a start with this data folder ends with."""
+    said = one_line("--data", str(data), **limits)
+    assert str(data) in said
+    assert "--data" in said
+    return said
+
+
+def one_line(*options: str, **limits: object) -> str:
+    """The one line that a start with these options ends with."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(ports.free())}
-    command = [sys.executable, "-P", "-m", "local", "--data", str(data)]
+    command = [sys.executable, "-P", "-m", "local", *options]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False, **limits)  # type: ignore[call-overload]
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-    assert str(data) in done.stderr
-    assert "--data" in done.stderr
     assert "Ready on" not in done.stdout
     return str(done.stderr)
+
+
+def test_a_kind_that_cannot_be_run_is_one_line(tmp_path: Path) -> None:
+    kind = tmp_path / "kinds" / "resize"
+    kind.mkdir(parents=True)
+    (kind / "kind.env").write_text("JOB_KIND=resize\n")
+    (kind / "kustomization.yaml").write_text("configMapGenerator: []\n")
+    said = one_line("--data", str(tmp_path / "data"), "--kinds", str(kind.parent))
+    assert "must take knative/worker/as-service or as-jobsink" in said
 
 
 class TestDataFolder:

@@ -122,7 +122,7 @@ def pod_of(manifest: Manifest) -> Manifest:
 def reads(manifest: Manifest, manifests: list[Manifest]) -> dict[str, str]:
     """The environment of its container: what it states itself goes first, then the last of its ConfigMaps."""
     data = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
-    [container] = pod_of(manifest)["containers"]
+    container, *_ = pod_of(manifest)["containers"]
     read: dict[str, str] = {}
     for entry in container["envFrom"]:
         if "configMapRef" in entry:

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -198,3 +199,20 @@ def test_one_machine_makes_the_same_workers_of_the_folders(overlay: str) -> None
         (m["metadata"]["name"], *sorted(m["spec"]["filter"]["attributes"].items())) for m in of_kind(overlay, "Trigger")
     }
     assert {(t.name, *sorted(t.attributes.items())) for t in on_one_machine.triggers(*folders)} == there
+
+
+def test_a_kind_whose_work_is_a_service_has_it_in_the_pod_of_its_worker() -> None:
+    found = build(ROOT / "examples" / "in-node")
+    [settings] = [m["data"] for m in found if m["kind"] == "ConfigMap" and "K_SINK" in m["data"]]
+    assert Counter(settings["JOB_KINDS"].split()) == Counter(["default", "sum", *KINDS])
+    [worker] = [m for m in found if m["metadata"]["name"] == "worker-sum" and is_worker(m)]
+    ours, service = pod_of(worker)["containers"]
+    work = urlsplit(reads(worker, found)["JOB_WORK"])
+    assert (work.hostname, str(work.port)) == ("127.0.0.1", service["command"][-1])
+    assert service["securityContext"] == ours["securityContext"] | {"runAsUser": 1000}
+    assert "ports" not in service, "Knative lets one container of a pod have one"
+    [files] = [m["data"] for m in found if m["metadata"]["name"] == "sum-service"]
+    [volume] = [v for v in pod_of(worker)["volumes"] if v["name"] == service["volumeMounts"][0]["name"]]
+    assert volume["configMap"]["name"] == "sum-service"
+    assert service["command"][1] == f"{service['volumeMounts'][0]['mountPath']}/{next(iter(files))}"
+    assert {pod_of(m)["containers"][0]["image"] for m in found if is_worker(m)} == {"kind.local/knative-jobs:dev"}

@@ -1,7 +1,7 @@
 // Work in another language: an HTTP service in Node that adds up numbers. docs/work.md says what it gets and may answer.
 //
-//     node examples/service.mjs 8081
-//     JOB_WORK=http://127.0.0.1:8081/ ./scripts/local
+//     node examples/in-node/kinds/sum/service.mjs 8081
+//     ./scripts/local --kinds examples/in-node/kinds
 
 import { createServer } from "node:http";
 
