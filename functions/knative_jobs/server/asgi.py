@@ -12,8 +12,7 @@ import asyncio
 import io
 import itertools
 import sys
-import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
 
 THREADS = 4
 """For functions that block. More would wait for one interpreter, and for each other."""
-MAX_IN_MEMORY = 1024 * 1024
-"""So many bytes of a body without a length are held; a longer one goes over a file."""
-OPENED_SECONDS = 10
-"""By then the server has opened that file."""
+MAX_HELD_BYTES = 1024 * 1024
+"""A response without a length is held until it has so many bytes. Then it is streamed; a shorter one gets a length."""
 
 
 Message = dict[str, Any]
@@ -141,10 +138,9 @@ def _answer(response: Response, environ: "WSGIEnvironment") -> _Answer:
     if response.mimetype == "text/event-stream" and environ["REQUEST_METHOD"] != "HEAD":
         return _Answer(start, None, iter(chunks), response.close)
     held, rest = _beginning(iter(chunks))
-    end = {"type": "http.response.body", "body": held}
-    if rest is not None:
-        end = {"type": "http.response.pathsend", "path": _file_of(itertools.chain([held], rest))}
-    return _Answer(start, end, iter(()), response.close)
+    if rest is None or environ["REQUEST_METHOD"] == "HEAD":
+        return _Answer(start, {"type": "http.response.body", "body": held}, iter(()), response.close)
+    return _Answer(start, None, itertools.chain([held], rest), response.close)
 
 
 async def _stream(chunks: Iterator[bytes], receive: Receive, send: Send) -> None:
@@ -175,23 +171,14 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _beginning(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
-    """Return MAX_IN_MEMORY of a body, or a bit more, and the rest of it; None: that was all."""
+    """Return MAX_HELD_BYTES of a body, or a bit more, and the rest of it; None: that was all."""
     held, size = [], 0
     for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
-        if size > MAX_IN_MEMORY:
+        if size > MAX_HELD_BYTES:
             return b"".join(held), chunks
     return b"".join(held), None
-
-
-def _file_of(chunks: Iterable[bytes]) -> str:
-    """Return a file with what is long: the server sends it as fast as the client takes it, and nothing here waits."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it has no name, so nothing of it stays whenever this process ends
-    file.writelines(chunks)
-    file.seek(0)
-    asyncio.get_running_loop().call_later(OPENED_SECONDS, file.close)
-    return f"/dev/fd/{file.fileno()}"
 
 
 async def _body(environ: "WSGIEnvironment", receive: Receive, coming: Awaitable[Message] | None) -> bytes:
