@@ -4,7 +4,8 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.web import overview, pages
-from knative_jobs.web.endpoint import answer, endpoint
+from knative_jobs.web.answers import answer
+from knative_jobs.web.endpoint import endpoint
 from knative_jobs.web.lists import answer_newest, chosen_kind
 
 

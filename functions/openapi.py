@@ -4,7 +4,8 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.web import description, pages
-from knative_jobs.web.endpoint import answer, endpoint
+from knative_jobs.web.answers import answer
+from knative_jobs.web.endpoint import endpoint
 
 
 @functions_framework.http

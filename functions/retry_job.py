@@ -5,7 +5,8 @@ from flask import Request, Response
 
 from knative_jobs.jobs import lifecycle
 from knative_jobs.web import links
-from knative_jobs.web.endpoint import RETRY_AFTER_SECONDS, answer, endpoint
+from knative_jobs.web.answers import RETRY_AFTER_SECONDS, answer
+from knative_jobs.web.endpoint import endpoint
 
 
 @functions_framework.http

@@ -11,7 +11,8 @@ from knative_jobs.runtime.logs import Plain
 from knative_jobs.runtime.settings import settings
 from knative_jobs.server import by_path
 from knative_jobs.server.asgi import Application
-from knative_jobs.web.endpoint import problem, refuse_headers
+from knative_jobs.web.answers import problem
+from knative_jobs.web.endpoint import refuse_headers
 from local import manifests
 from local.log import MARK
 

@@ -21,7 +21,8 @@ from urllib.parse import unquote_to_bytes
 from flask import Request, Response
 
 from knative_jobs.runtime import greenlets, shutdown
-from knative_jobs.web.endpoint import MAX_BODY_BYTES, MAX_DISCARDED_BYTES, cut_off
+from knative_jobs.web.answers import cut_off
+from knative_jobs.web.endpoint import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 from knative_jobs.web.headers import REPEATED
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.web import links
-from knative_jobs.web.endpoint import HEALTH, Handler, no_such_route
+from knative_jobs.web.answers import no_such_route
+from knative_jobs.web.endpoint import HEALTH, Handler
 
 FUNCTIONS = Path(__file__).resolve().parents[2]
 

@@ -1,40 +1,26 @@
-"""HTTP answers. The one place where an error becomes a problem document (RFC 9457)."""
+"""What makes a handler an endpoint: the steps that a request takes before it, and what becomes of its errors."""
 
 import functools
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPMethod, HTTPStatus
-from typing import Any, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from flask import Request, Response
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from knative_jobs.runtime import errors, tracing
-from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
 from knative_jobs.web import auth, cors
+from knative_jobs.web.answers import about_request, cut_off, no_such_route, problem, problem_of
 from knative_jobs.web.headers import check_headers
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
-RETRY_AFTER_SECONDS = "1"
 HEALTH = ("/health/readiness", "/health/liveness")
 """Answered by every function once it is loaded; the paths are those of Knative's `func`."""
 
-_STATUS_OF = {
-    errors.InvalidError: HTTPStatus.BAD_REQUEST,
-    errors.NotFoundError: HTTPStatus.NOT_FOUND,
-    errors.ConflictError: HTTPStatus.CONFLICT,
-    errors.GoneError: HTTPStatus.GONE,
-    errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.UnconfirmedError: HTTPStatus.SERVICE_UNAVAILABLE,
-}
 _METHODS = set(HTTPMethod)
-_TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _log = logging.getLogger("knative_jobs")
 
 
@@ -63,87 +49,124 @@ def endpoint(
     Raises:
         InvalidSettingError: API_TOKENS cannot be used.
     """
-    methods = (method, "HEAD") if method == "GET" else (method,)
-    pages = tuple(pages)
-    paths = {"/", *routes, *pages}
-    callers = auth.callers(settings().api_tokens) if routes else ()
+    served = _Served(
+        methods=(method, "HEAD") if method == "GET" else (method,),
+        routes=routes,
+        pages=tuple(pages),
+        callers=auth.callers(settings().api_tokens) if routes else (),
+        scope=auth.READ if method == "GET" else auth.WRITE,
+    )
     tracing.prepare()
-    scope = auth.READ if method == "GET" else auth.WRITE
 
     def decorate(handler: Callable[[Request], Response]) -> Handler:
         def respond(request: Request) -> Response:
             try:
-                request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
-                size = len(request.get_data())  # it is kept, for the handler and for functions-framework
-                if size > MAX_BODY_BYTES:
-                    raise RequestEntityTooLarge
-                if size < int(request.environ.get("CONTENT_LENGTH") or 0):
-                    return cut_off()
-                path = request.path.rstrip("/") or "/"
-                if path not in paths:
-                    if request.path in HEALTH:
-                        return Response()
-                    return no_such_route(request.path, [f"{method} {route}" for route in routes or ("/",)])
-                if callers and path not in pages:
-                    caller = auth.identify(callers, request.headers.get("Authorization", ""), scope)
-                    request.environ["REMOTE_USER"] = caller.name
-                if request.method not in methods:
-                    detail = f"{request.method} is not possible here; use {method}."
-                    return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(methods)})
-                encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
-                if method == "POST" and encoding.lower() != "identity":
-                    return _encoded(encoding)
+                for step in _STEPS:
+                    if refusal := step(served, request):
+                        return refusal
                 return handler(request)
-            except auth.RefusedError as error:
-                return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
-            except errors.JobError as error:
-                return _problem_of(error, request)
-            except RequestEntityTooLarge:
-                detail = f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs."
-                refusal = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-                # As a stream, or functions-framework would read the body before it lets the answer go.
-                refusal.response = refusal.iter_encoded()
-                _discard(request)
-                return refusal
-            except ClientDisconnected:
-                return cut_off()
-            except Exception:
-                _log.exception("%s %s failed", request.method, request.path, extra=_about(request))
-                return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
+            except Exception as error:
+                return _answer_error(error, request)
 
         @functools.wraps(handler)
         def answer_request(request: Request) -> Response:
             if refusal := refuse_headers(request):
                 return refusal
             origin = request.environ.get("HTTP_ORIGIN") if routes else None
-            return respond(request) if origin is None else _answer_page(request, origin, methods, respond)
+            return respond(request) if origin is None else _answer_page(request, origin, served.methods, respond)
 
         traced = routes and tracing.enabled()
-        served = cast(Handler, _traced(answer_request, method, routes[0]) if traced else answer_request)
-        served.routes = routes
-        served.pages = pages
-        return served
+        made = cast(Handler, _traced(answer_request, method, routes[0]) if traced else answer_request)
+        made.routes = routes
+        made.pages = served.pages
+        return made
 
     return decorate
 
 
-def answer(
-    content: bytes | str | Iterable[bytes],
-    status: int = HTTPStatus.OK,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Answer with JSON that is already text."""
-    if isinstance(content, str):
-        content = content.encode()
-    if isinstance(content, bytes):
-        content += b"\n"
-    return _Answer(content, status, headers, content_type="application/json")
+class _Served(NamedTuple):
+    """What an endpoint answers, and to whom."""
+
+    methods: tuple[str, ...]
+    routes: tuple[str, ...]
+    pages: tuple[str, ...]
+    callers: tuple[auth.Caller, ...]
+    scope: str
 
 
-def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with a problem document."""
-    text = json.dumps({"type": "about:blank", "title": status.phrase, "status": status, "detail": detail})
-    return Response(text + "\n", status, headers, content_type="application/problem+json")
+def _check_body(_: _Served, request: Request) -> Response | None:
+    """Read the body and keep it, for the handler and functions-framework. Refuse one that is too long or cut off."""
+    request.max_content_length = MAX_BODY_BYTES + 1  # werkzeug cuts a chunked body here
+    size = len(request.get_data())
+    if size > MAX_BODY_BYTES:
+        raise RequestEntityTooLarge
+    return cut_off() if size < int(request.environ.get("CONTENT_LENGTH") or 0) else None
+
+
+def _check_path(served: _Served, request: Request) -> Response | None:
+    """Answer a probe, and a path that is not this endpoint's."""
+    path = _path(request)
+    if path == "/" or path in served.routes or path in served.pages:
+        return None
+    if request.path in HEALTH:
+        return Response()
+    return no_such_route(request.path, [f"{served.methods[0]} {route}" for route in served.routes or ("/",)])
+
+
+def _check_caller(served: _Served, request: Request) -> Response | None:
+    """Identify the caller by its token, where tokens are asked for. It is then `request.remote_user`."""
+    if served.callers and _path(request) not in served.pages:
+        caller = auth.identify(served.callers, request.headers.get("Authorization", ""), served.scope)
+        request.environ["REMOTE_USER"] = caller.name
+    return None
+
+
+def _check_method(served: _Served, request: Request) -> Response | None:
+    if request.method in served.methods:
+        return None
+    detail = f"{request.method} is not possible here; use {served.methods[0]}."
+    return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(served.methods)})
+
+
+def _check_encoding(_: _Served, request: Request) -> Response | None:
+    """Refuse a body that is compressed: https://www.rfc-editor.org/rfc/rfc9110#field.accept-encoding."""
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
+    if request.method != "POST" or encoding.lower() == "identity":
+        return None
+    detail = f"A body is read as it is, not as {encoding[:40]!r}; send it without Content-Encoding."
+    return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "identity"})
+
+
+_STEPS = (_check_body, _check_path, _check_caller, _check_method, _check_encoding)
+"""What a request meets before the handler, in this order. Each returns the answer to a request that goes no further."""
+
+
+def _path(request: Request) -> str:
+    return request.path.rstrip("/") or "/"
+
+
+def _answer_error(error: Exception, request: Request) -> Response:
+    match error:
+        case auth.RefusedError():
+            return problem(error.status, str(error), {"WWW-Authenticate": error.challenge})
+        case errors.JobError():
+            return problem_of(error, request)
+        case RequestEntityTooLarge():
+            return _too_large(request)
+        case ClientDisconnected():
+            return cut_off()
+    _log.exception("%s %s failed", request.method, request.path, extra=about_request(request))
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The function failed; its log says why.")
+
+
+def _too_large(request: Request) -> Response:
+    refusal = problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {MAX_BODY_BYTES} bytes; send fewer or smaller jobs."
+    )
+    # As a stream, or functions-framework would read the body before it lets the answer go.
+    refusal.response = refusal.iter_encoded()
+    _discard(request)
+    return refusal
 
 
 def refuse_headers(request: Request) -> Response | None:
@@ -153,16 +176,6 @@ def refuse_headers(request: Request) -> Response | None:
     except errors.InvalidError as error:
         return problem(HTTPStatus.BAD_REQUEST, str(error))
     return None
-
-
-def cut_off() -> Response:
-    """Answer that a part of the body is missing. A client that hung up does not see it; one that half-closed does."""
-    return problem(HTTPStatus.BAD_REQUEST, "The body ended too soon; send all of it.")
-
-
-def no_such_route(path: str, routes: Iterable[str]) -> Response:
-    """Answer that there is nothing at `path`, and what there is."""
-    return problem(HTTPStatus.NOT_FOUND, f"Nothing is at {path[:200]}. There is: {', '.join(routes)}.")
 
 
 def _traced(handler: Callable[[Request], Response], method: str, route: str) -> Callable[[Request], Response]:
@@ -190,10 +203,6 @@ def _traced(handler: Callable[[Request], Response], method: str, route: str) -> 
     return answer_request
 
 
-def _about(request: Request) -> dict[str, Any]:
-    return about(traceparent=tracing.parse(request.headers.get("traceparent", "")))
-
-
 def _answer_page(
     request: Request, origin: str, methods: Iterable[str], respond: Callable[[Request], Response]
 ) -> Response:
@@ -208,30 +217,8 @@ def _answer_page(
     return respond(request)
 
 
-def _encoded(encoding: str) -> Response:
-    """Answer that a body is read as it is: https://www.rfc-editor.org/rfc/rfc9110#field.accept-encoding."""
-    detail = f"A body is read as it is, not as {encoding[:40]!r}; send it without Content-Encoding."
-    return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "identity"})
-
-
 def _discard(request: Request) -> None:
     """Read what is left of a body, within reason: a proxy that is still sending takes an answer for a broken one."""
     left = MAX_DISCARDED_BYTES
     while left > 0 and (chunk := request.environ["wsgi.input"].read(65536)):
         left -= len(chunk)
-
-
-class _Answer(Response):
-    """A response whose headers are already as they go out: werkzeug's care for them costs more than the rest of it."""
-
-    def get_wsgi_headers(self, environ: Any) -> Headers:
-        if isinstance(self.response, list):
-            self.headers.add("Content-Length", str(sum(map(len, self.response))))
-        return self.headers
-
-
-def _problem_of(error: errors.JobError, request: Request) -> Response:
-    status = _STATUS_OF[type(error)]
-    if isinstance(error, errors.UnavailableError | errors.UnconfirmedError):
-        _log.warning("%s %s", error, error.__cause__ or "", extra=_about(request))
-    return problem(status, str(error), {"Retry-After": RETRY_AFTER_SECONDS} if status in _TRY_AGAIN else None)

@@ -11,7 +11,7 @@ from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
 from knative_jobs.web import links
-from knative_jobs.web.endpoint import answer
+from knative_jobs.web.answers import answer
 
 MAX_LIMIT = 1000
 _ROUTES = {
