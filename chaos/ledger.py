@@ -12,17 +12,17 @@ import redis
 
 from chaos.clients import Book, Submission
 from chaos.job_kinds import ALL, kind_of
-from chaos.witness import ENDED, Record
+from chaos.witness import Record
 from chaos.work import BEGUN, EFFECTS
+from knative_jobs.runtime.job_status import ENDED, Status
 from knative_jobs.runtime.settings import DEFAULT_KIND
 
-STATUSES = ("submitted", "in progress", *ENDED)
 ALWAYS_THERE = {"id", "status", "start", "end", "submitted-at"}
-THERE_WHEN = {
-    "in progress": {"attempt", "worker-ip", "started-at"},
-    "complete": {"attempt", "worker-ip", "started-at", "finished-at", "result"},
-    "failed": {"attempt", "worker-ip", "started-at", "finished-at", "error", "failures"},
-    "cancelled": {"finished-at"},
+THERE_WHEN: dict[str, set[str]] = {
+    Status.IN_PROGRESS: {"attempt", "worker-ip", "started-at"},
+    Status.COMPLETE: {"attempt", "worker-ip", "started-at", "finished-at", "result"},
+    Status.FAILED: {"attempt", "worker-ip", "started-at", "finished-at", "error", "failures"},
+    Status.CANCELLED: {"finished-at"},
 }
 MAY_BE_LOST = ("missing", "doubled", "split", "not cancelled")
 """What a Redis that loses its last writes may lead to."""
@@ -70,7 +70,7 @@ def read(client: redis.Redis) -> Store:
         for key in keys:
             pipeline.hgetall(key)
         records = {key.removeprefix("job."): record for key, record in zip(keys, pipeline.execute(), strict=True)}
-    own = [*(status.replace(" ", "-") for status in STATUSES), "incomplete", "due"]
+    own = [*(status.replace(" ", "-") for status in Status), "incomplete", "due"]
     names = [*(name + end for name in own for end in ALL.values()), "leases", "retention"]
     indexes = {}
     for name in names:
@@ -142,7 +142,7 @@ def impossible(store: Store) -> Iterator[str]:
     """Yield each record that no job can have."""
     for job_id, record in store.records.items():
         status = record.get("status", "")
-        if status not in STATUSES:
+        if status not in tuple(Status):
             yield f"{job_id} has the status {status!r}"
         if missing := (ALWAYS_THERE | THERE_WHEN.get(status, set())) - record.keys():
             yield f"{job_id} is {status} and has no {', '.join(sorted(missing))}"

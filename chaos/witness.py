@@ -8,8 +8,8 @@ from typing import Any
 import redis
 
 from chaos.job_kinds import ALL
+from knative_jobs.runtime.job_status import ENDED
 
-ENDED = ("complete", "failed", "cancelled")
 OPEN = ("submitted", "in-progress")
 LOOK_SECONDS = 0.3
 Record = dict[str, str]

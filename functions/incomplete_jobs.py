@@ -4,11 +4,11 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.web.endpoint import endpoint
-from knative_jobs.web.lists import answer_list
+from knative_jobs.web.lists import INCOMPLETE, answer_list
 
 
 @functions_framework.http
 @endpoint("GET", "/incomplete_jobs")
 def incomplete_jobs(request: Request) -> Response:
     """Answer with the list, oldest first."""
-    return answer_list(request, "incomplete")
+    return answer_list(request, INCOMPLETE)

@@ -3,6 +3,7 @@
 import functions_framework
 from flask import Request, Response
 
+from knative_jobs.runtime.job_status import Status
 from knative_jobs.web.endpoint import endpoint
 from knative_jobs.web.lists import answer_list
 
@@ -11,4 +12,4 @@ from knative_jobs.web.lists import answer_list
 @endpoint("GET", "/inprogress_jobs")
 def inprogress_jobs(request: Request) -> Response:
     """Answer with the list, oldest first."""
-    return answer_list(request, "in progress")
+    return answer_list(request, Status.IN_PROGRESS)

@@ -13,8 +13,8 @@ from knative_jobs.work import launcher
 launcher.start(settings().worker_concurrency)  # first, for it takes as long as the imports that follow
 
 from knative_jobs.events import cloudevent, emit  # noqa: E402
-from knative_jobs.jobs import attempt, lifecycle  # noqa: E402
-from knative_jobs.runtime import shutdown  # noqa: E402
+from knative_jobs.jobs import attempt  # noqa: E402
+from knative_jobs.runtime import job_id, shutdown  # noqa: E402
 from knative_jobs.web.endpoint import endpoint  # noqa: E402
 
 shutdown.watch()
@@ -27,5 +27,5 @@ def worker(request: Request) -> Response:
     """Answer 204 once the job is done, or is no job to do."""
     event = cloudevent.read(request.headers, request.get_data()).attributes
     if event["type"] == emit.SUBMITTED:
-        attempt.work_through(lifecycle.parse_id(event.get("subject")))
+        attempt.work_through(job_id.parse(event.get("subject")))
     return Response(status=204)

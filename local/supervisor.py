@@ -15,7 +15,8 @@ from typing import IO, NamedTuple
 import aiohttp
 
 from knative_jobs.events.emit import ENDED, SUBMITTED
-from knative_jobs.runtime.settings import ENDINGS, settings
+from knative_jobs.runtime.job_status import ENDINGS
+from knative_jobs.runtime.settings import settings
 from local import FUNCTIONS, ROOT, loopback, manifests, ports, redis_server, redis_users
 from local.daemon import Daemon, StartError
 from local.instance import command

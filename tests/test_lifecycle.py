@@ -135,14 +135,14 @@ class Life(RuleBasedStateMachine):
         due = {kind: self.number(kind, "submitted") + batch.count(kind) for kind in dict.fromkeys(batch)}
         reply = state.submit([new_job(job_id, kind=kind) for job_id, kind in new.items()])
         if any(number > MAX_QUEUED for number in due.values()):
-            assert reply == ["full"]
+            assert reply.word == "full"
             return multiple()
         for job_id, kind in new.items():
             submitted = max(self.now, max((job.submitted for job in self.jobs.values()), default=0))
             self.jobs[job_id] = Job(self.count, kind, due=self.now, submitted=submitted)
             self.count += 1
             self.happened(kind, "submitted")
-        assert reply == ["submitted", *(word for each in due.items() for word in each)]
+        assert (reply.word, reply.due) == ("submitted", due)
         return multiple(*new)
 
     def number(self, kind: str, status: str) -> int:
@@ -151,7 +151,7 @@ class Life(RuleBasedStateMachine):
     @rule(job_id=ids)
     def submit_the_same_again(self, job_id: str) -> None:
         if job_id in self.jobs:
-            assert state.submit([new_job(job_id, kind=self.jobs[job_id].kind)])[0] == "submitted"
+            assert state.submit([new_job(job_id, kind=self.jobs[job_id].kind)]).word == "submitted"
 
     @rule(target=claims, kind=kinds, job_id=ids, worker=strategies.sampled_from("AB"))
     def claim(self, kind: str, job_id: str, worker: str) -> Any:

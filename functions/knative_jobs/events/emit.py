@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 from knative_jobs.events import cloudevent, http_client
 from knative_jobs.runtime import greenlets, tracing
+from knative_jobs.runtime.job_status import ENDINGS
 from knative_jobs.runtime.logs import about
-from knative_jobs.runtime.settings import ENDINGS, settings
+from knative_jobs.runtime.settings import settings
 
 SUBMITTED = "dev.knative-jobs.job.submitted"
-ENDED = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
+ENDED: dict[str, str] = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
 """The type of the event of a job that has ended, by its status."""
 SOURCE = "/jobs"
 MAX_OPEN = 32

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from knative_jobs.events import cloudevent, emit
-from knative_jobs.jobs import lifecycle
-from knative_jobs.runtime import tracing
+from knative_jobs.runtime import job_id, tracing
 from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
@@ -26,10 +25,10 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
     event = cloudevent.read(headers, body).attributes
     if event["type"] != emit.SUBMITTED:
         return
-    job_id = lifecycle.parse_id(event.get("subject"))
-    waits = state.postpone(job_id, settings().job_backoff_seconds)
+    named = job_id.parse(event.get("subject"))
+    waits = state.postpone(named, settings().job_backoff_seconds)
     # https://knative.dev/docs/eventing/event-delivery/#configuring-channel-event-delivery
     why = {name: event.get(name) for name in ("knativeerrordest", "knativeerrorcode", "knativeerrordata")}
     went = "waits" if waits else "went on"
-    extra = about(job_id, 0, tracing.parse(event.get("traceparent", "")), event.get("jobkind", ""))
-    _log.warning("the event of job %s was not delivered: %r; the job %s", job_id, why, went, extra=extra)
+    extra = about(named, 0, tracing.parse(event.get("traceparent", "")), event.get("jobkind", ""))
+    _log.warning("the event of job %s was not delivered: %r; the job %s", named, why, went, extra=extra)

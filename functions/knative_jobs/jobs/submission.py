@@ -11,6 +11,8 @@ from msgspec import Raw
 from knative_jobs.jobs import announcement
 from knative_jobs.runtime import job_kind, tracing
 from knative_jobs.runtime.errors import GoneError, InvalidError, KeyReusedError, QueueFullError, UnavailableError
+from knative_jobs.runtime.job_id import JobId
+from knative_jobs.runtime.job_status import Status
 from knative_jobs.runtime.settings import DEFAULT_KIND, settings
 from knative_jobs.store import state
 from knative_jobs.work import messages
@@ -37,7 +39,7 @@ _read_text = msgspec.json.Decoder(str).decode
 class NewJob(NamedTuple):
     """A job as it was submitted."""
 
-    id: str
+    id: JobId
     kind: str
     start: str | Number | None
     """None: the job has neither start nor end."""
@@ -51,7 +53,7 @@ class NewJob(NamedTuple):
         start = "" if self.start is None else f'"start":{_json(self.start)},'
         given = f'"input":{self.input},' if self.input else ""
         kind = "" if self.kind == DEFAULT_KIND else f'"kind":"{self.kind}",'
-        return f'{{{end}"id":"{self.id}",{given}{kind}{start}"status":"submitted"}}'
+        return f'{{{end}"id":"{self.id}",{given}{kind}{start}"status":"{Status.SUBMITTED}"}}'
 
     def stored(self) -> state.NewJob:
         """Return the job as it is stored."""
@@ -110,16 +112,17 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     if idempotency_key:
         known = _digest(f"{submitted_by} {idempotency_key}"), _digest(repr(list(map(_compared, stored))))
     traceparent = tracing.parse(traceparent)
-    word, *rest = state.submit(stored, *known, submitted_by, traceparent)
-    match word:
+    reply = state.submit(stored, *known, submitted_by, traceparent)
+    match reply.word:
         case "submitted":
-            for kind, due in zip(rest[::2], rest[1::2], strict=True):
+            for kind, due in reply.due.items():
                 of_kind = [job for job in jobs if job.kind == kind]
                 events = ((job.id, 1, job.json().encode()) for job in of_kind)
-                announcement.announce(str(kind), events, int(due) - len(of_kind), traceparent)
+                announcement.announce(kind, events, due - len(of_kind), traceparent)
             return Submitted(jobs, replayed=False)
         case "replayed":
-            return Submitted([job._replace(id=str(known)) for job, known in zip(jobs, rest, strict=True)], True)
+            there = zip(jobs, map(JobId, reply.known), strict=True)
+            return Submitted([job._replace(id=job_id) for job, job_id in there], replayed=True)
         case "gone":
             raise GoneError(
                 "The jobs of this Idempotency-Key have ended, and were removed when their retention was over. "
@@ -129,7 +132,7 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
             raise KeyReusedError("This Idempotency-Key stands for another submission; take a new key for a new one.")
         case "full":
             raise QueueFullError("Too many jobs wait already; submit again later.")
-    raise UnavailableError(f"The store answered {word!r}.")
+    raise UnavailableError(f"The store answered {reply.word!r}.")
 
 
 def _why(body: bytes, error: Exception) -> str:
@@ -169,7 +172,7 @@ def _new_job(given: dict[str, Raw], where: str) -> NewJob:
             if name not in given:
                 raise InvalidError(f"{where} has no {name}. A job looks like {EXAMPLE}")
         start, end = (_text_or_number(name, given[name], inside) for name in ("start", "end"))
-    return NewJob(str(uuid.uuid4()), kind, start, end, _input(given, inside))
+    return NewJob(JobId(str(uuid.uuid4())), kind, start, end, _input(given, inside))
 
 
 def _kind(given: dict[str, Raw], inside: str) -> str:

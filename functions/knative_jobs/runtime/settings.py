@@ -11,6 +11,7 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 from knative_jobs.runtime import job_kind, key_prefix, public_url, redis_url, work_address
+from knative_jobs.runtime.job_status import ENDINGS, Status
 
 # The least value that makes sense, stated beside each number.
 AtLeast0 = Annotated[float, 0]
@@ -24,16 +25,13 @@ KeyPrefix = Annotated[str, key_prefix.check]
 PublicUrl = Annotated[str, public_url.check]
 Work = Annotated[str, work_address.check]
 
-Statuses = frozenset[str]
+Statuses = frozenset[Status]
 
 DEFAULT_KIND = "default"
 """The kind of a job that names none."""
 
 Kind = Annotated[str, job_kind.check]
 Kinds = tuple[str, ...]
-
-ENDINGS = {"completed": "complete", "failed": "failed", "cancelled": "cancelled"}
-"""The words of JOB_EVENTS, and the status that each stands for."""
 
 _SECRET = {"REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD", "API_TOKENS"}
 

@@ -13,8 +13,8 @@ if __name__ == "__main__":
     launcher.start()  # first, for it takes as long as the imports that follow
 
 from knative_jobs.events import cloudevent, emit
-from knative_jobs.jobs import attempt, lifecycle, outbox
-from knative_jobs.runtime import logs, shutdown
+from knative_jobs.jobs import attempt, outbox
+from knative_jobs.runtime import job_id, logs, shutdown
 from knative_jobs.runtime.errors import UnavailableError
 
 EVENT_FILE = Path("/etc/jobsink-event/event")
@@ -32,7 +32,7 @@ def main() -> None:
     if event["type"] == emit.SUBMITTED:
         launcher.ready()
         try:
-            attempt.work_on(lifecycle.parse_id(event.get("subject")))
+            attempt.work_on(job_id.parse(event.get("subject")))
             outbox.announce()
         except UnavailableError as error:
             sys.exit(str(error))  # the pod has failed, and Kubernetes starts another

@@ -60,6 +60,26 @@ class NewJob(NamedTuple):
     input: str
 
 
+class Submission(NamedTuple):
+    """What a submission came to: `submitted`, `replayed`, `gone`, `reused` or `full`, in the words of `submit.lua`."""
+
+    word: str
+    due: dict[str, int]
+    """Where it is `submitted`: of each kind in it, how many jobs are due now."""
+    known: list[str]
+    """Where it is `replayed`: the ids of the jobs that the idempotency key stands for, in their order."""
+
+
+class Retried(NamedTuple):
+    """A job that was to be submitted again. The status before tells whether it has been; it may be `unknown`."""
+
+    before: str
+    attempts: int
+    kind: str
+    due: int
+    """How many jobs of its kind are due now."""
+
+
 class Due(NamedTuple):
     """A job that is due and to be announced; `record` is its public record as JSON."""
 
@@ -146,12 +166,14 @@ def submit(
     fingerprint: str = "",
     submitted_by: str = "",
     traceparent: str = "",
-) -> list[str | int]:
-    """Submit jobs. Return the reply of `submit.lua`."""
+) -> Submission:
+    """Submit jobs, all or none."""
     fields = [field for job in jobs for field in job]
     known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
     reply = _run_confirmed(("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields))
-    return [word.decode() if isinstance(word, bytes) else word for word in reply]
+    word, *rest = (text.decode() if isinstance(text, bytes) else text for text in reply)
+    due = dict(zip(rest[::2], rest[1::2], strict=True)) if word == "submitted" else {}
+    return Submission(word, due, rest if word == "replayed" else [])
 
 
 def claim(job_id: str, worker_ip: str) -> Claim | str:
@@ -210,15 +232,11 @@ def cancel(job_id: str) -> tuple[str, str]:
     return before.decode(), now[0].decode() if now else ""
 
 
-def retry(job_id: str) -> tuple[str, int, str, int]:
-    """Submit a failed or cancelled job again; leave any other as it is.
-
-    Returns:
-        Its status before (`unknown` for no such job), the attempts so far, its kind, and how many jobs of that are due.
-    """
+def retry(job_id: str) -> Retried:
+    """Submit a failed or cancelled job again; leave any other as it is."""
     before, *now = _run_confirmed(("retry", job_id))
     attempts, kind, due = now[1:] or (0, b"", 0)
-    return before.decode(), attempts, kind.decode(), due
+    return Retried(before.decode(), attempts, kind.decode(), due)
 
 
 def postpone(job_id: str, delay_s: float) -> bool:

@@ -12,6 +12,7 @@ from flask import Request, Response
 
 from knative_jobs.jobs import follow, lifecycle
 from knative_jobs.runtime.errors import JobError
+from knative_jobs.web.query import named_job
 
 STREAM_SECONDS = 570
 """How long a stream lasts at most; a request in Knative may take 600 s. Clients come back with `Last-Event-ID`."""
@@ -27,11 +28,11 @@ def answer_events(request: Request) -> Response:
         NotFoundError: there is no such job.
         UnavailableError: Redis is away.
     """
-    job_id, known = request.args.get("job_id"), request.headers.get("Last-Event-ID", "")
+    job_id, known = named_job(request), request.headers.get("Last-Event-ID", "")
     record = lifecycle.record(job_id)
     if follow.ended(record) and _digest(record) == known:
         return Response(status=204)  # no EventSource comes back after that
-    records = follow.records(lifecycle.parse_id(job_id), STREAM_SECONDS, KEEP_ALIVE_SECONDS)
+    records = follow.records(job_id, STREAM_SECONDS, KEEP_ALIVE_SECONDS)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter is for nginx
     return Response(_events(records, known), content_type="text/event-stream", headers=headers)
 

@@ -6,19 +6,21 @@ from urllib.parse import urlencode
 
 from flask import Request, Response
 
-from knative_jobs.jobs import lifecycle
 from knative_jobs.runtime.errors import InvalidError
+from knative_jobs.runtime.job_status import Status
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
 from knative_jobs.web import links
 from knative_jobs.web.answers import answer
 
 MAX_LIMIT = 1000
+INCOMPLETE = "incomplete"
+"""The list of the jobs that are submitted or in progress."""
 _ROUTES = {
-    "complete": "/completed_jobs",
-    "incomplete": "/incomplete_jobs",
-    "in progress": "/inprogress_jobs",
-    "failed": "/failed_jobs",
+    Status.COMPLETE: "/completed_jobs",
+    INCOMPLETE: "/incomplete_jobs",
+    Status.IN_PROGRESS: "/inprogress_jobs",
+    Status.FAILED: "/failed_jobs",
 }
 
 
@@ -30,7 +32,7 @@ def answer_list(request: Request, listing: str) -> Response:
 
     Args:
         request: may have `kind`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
-        listing: a status, or `incomplete`.
+        listing: a status, or INCOMPLETE.
 
     Raises:
         InvalidError: one of these is not what it must be.
@@ -56,8 +58,8 @@ def answer_newest(request: Request) -> Response:
         InvalidError: one of these is not what it must be.
     """
     status = request.args.get("status", "")
-    if status and status not in lifecycle.STATUSES:
-        raise InvalidError(f"status is one of: {', '.join(lifecycle.STATUSES)}; not {status[:40]!r}.")
+    if status and status not in tuple(Status):
+        raise InvalidError(f"status is one of: {', '.join(Status)}; not {status[:40]!r}.")
     kind, limit, cursor = chosen_kind(request), _limit(request), _cursor(request)
     query: dict[str, str | int] = {"status": status} if status else {}
     query |= {"kind": kind} if kind else {}

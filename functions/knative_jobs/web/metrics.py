@@ -10,14 +10,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from knative_jobs.runtime.job_status import Status
 from knative_jobs.store import state
 
 _COUNTERS = {
-    "submitted": ("knative_jobs_submitted", "Jobs submitted."),
+    Status.SUBMITTED: ("knative_jobs_submitted", "Jobs submitted."),
     "started": ("knative_jobs_started", "Attempts begun."),
-    "complete": ("knative_jobs_completed", "Jobs that became complete."),
-    "failed": ("knative_jobs_failed", "Jobs that became failed."),
-    "cancelled": ("knative_jobs_cancelled", "Jobs that became cancelled."),
+    Status.COMPLETE: ("knative_jobs_completed", "Jobs that became complete."),
+    Status.FAILED: ("knative_jobs_failed", "Jobs that became failed."),
+    Status.CANCELLED: ("knative_jobs_cancelled", "Jobs that became cancelled."),
     "retried": ("knative_jobs_retried", "Attempts that went wrong and were due again, and retries asked for."),
     "duplicates": (
         "knative_jobs_duplicates",

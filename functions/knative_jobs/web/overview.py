@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 
+from knative_jobs.runtime.job_status import ENDED, Status
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
 
 MINUTES = 60
-_COUNTED = ("submitted", "started", "complete", "failed", "cancelled")
+_COUNTED = (Status.SUBMITTED, "started", *ENDED)
 
 
 def as_json(kind: str) -> str:
