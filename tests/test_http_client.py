@@ -72,7 +72,7 @@ def against(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return http_client.post(f"{scheme}://{at}/jobs/default?a=b", headers, body, answer_s)
 
         def kept() -> list[object]:
-            return http_client._idle(asyncio.get_running_loop(), scheme, at)
+            return http_client._idle.get((asyncio.get_running_loop(), scheme, at), [])
 
         server.kept = kept
         try:

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,6 +16,10 @@ TAKE_SECONDS = 2
 """How long a server may take to accept a connection, and then to take a message."""
 CLOSED = "the server closed the connection without an answer"
 _ILLEGAL = re.compile(r"[\r\n\0]")
+
+
+_Server = tuple[asyncio.AbstractEventLoop, str, str]
+"""What a connection leads from and to: a loop, a scheme, a host with its port."""
 
 
 class Answer(NamedTuple):
@@ -47,8 +50,7 @@ def post(url: str, headers: Mapping[str, str], body: bytes, answer_s: float) -> 
     """
     to = urlsplit(url)
     message = _message(to, headers, body)
-    idle = _idle(asyncio.get_running_loop(), to.scheme, to.netloc)
-    connection = idle.pop() if idle else None
+    connection = _take_idle(_server(to))
     if connection:
         connection.send(message)
     return _exchange(connection, to, message, answer_s)
@@ -66,11 +68,11 @@ def _message(to: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
 class _Connection(asyncio.Protocol):
     """A connection, for one message at a time. Its methods on_... are for the parser of answers to call."""
 
-    def __init__(self, idle: "list[_Connection]") -> None:
-        """Join these whenever an answer has come and another message may follow."""
+    def __init__(self, server: _Server) -> None:
+        """Be idle whenever an answer has come and another message may follow to this server."""
         import httptools  # here, so that no cold start waits for it
 
-        self._idle = idle
+        self._server = server
         self._parser = httptools.HttpResponseParser(self)
         self._not_http = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._taken = asyncio.Event()
@@ -148,14 +150,13 @@ class _Connection(asyncio.Protocol):
         if status < 200 or self._answer is None or self._answer.done():
             return
         if self._parser.should_keep_alive():
-            self._idle.append(self)
+            _idle.setdefault(self._server, []).append(self)
         else:
             self._transport.close()
         self._answer.set_result(Answer(status, self._headers, bytes(self._body)))
 
     def _end(self, why: str) -> None:
-        if self in self._idle:
-            self._idle.remove(self)
+        _leave_idle(self._server, self)
         self._transport.abort()
         if self._answer and not self._answer.done():
             self._answer.set_exception(ConnectionResetError(why))
@@ -167,16 +168,35 @@ async def _exchange(kept: _Connection | None, to: SplitResult, message: bytes, a
             return await kept.answer(answer_s)
     loop = asyncio.get_running_loop()
     host, tls = to.hostname or "", to.scheme == "https"
-    idle = _idle(loop, to.scheme, to.netloc)
+    server = _server(to)
     async with asyncio.timeout(TAKE_SECONDS):
         _, connection = await loop.create_connection(
-            lambda: _Connection(idle), host, to.port or (443 if tls else 80), ssl=tls or None
+            lambda: _Connection(server), host, to.port or (443 if tls else 80), ssl=tls or None
         )
     connection.send(message)
     return await connection.answer(answer_s)
 
 
-@cache
-def _idle(loop: asyncio.AbstractEventLoop, scheme: str, netloc: str) -> list[_Connection]:
-    """Return the connections of a loop to a server that no message is using."""
-    return []
+_idle: dict[_Server, list[_Connection]] = {}
+"""The connections that no message is using. A server to which there is none is not in it."""
+
+
+def _server(to: SplitResult) -> _Server:
+    return asyncio.get_running_loop(), to.scheme, to.netloc
+
+
+def _take_idle(server: _Server) -> _Connection | None:
+    """Return a connection that no message is using, if there is one. It is not idle any more."""
+    if server not in _idle:
+        return None
+    connection = _idle[server][-1]
+    _leave_idle(server, connection)
+    return connection
+
+
+def _leave_idle(server: _Server, connection: _Connection) -> None:
+    connections = _idle.get(server, [])
+    if connection in connections:
+        connections.remove(connection)
+        if not connections:
+            del _idle[server]
