@@ -1,17 +1,17 @@
 """A new version starts on the data of an older one, jobs in flight among them, and loses none.
 
-`tests/states` has what a version left in Redis: its keys, and for each job what `/jobs_status` said of it. A version is
-added by running its functions, and is never made by hand.
+`tests/states` has what an older version left in Redis: its keys, and for each job what `/jobs_status` said of it. Each
+is made by the functions of that version, and never changed by hand.
 """
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from knative_jobs.events.emit import SUBMITTED
 from tests.conftest import Broker, Redis, Start, eventually
 
 STATES = sorted((Path(__file__).parent / "states").glob("*.json"))
@@ -19,8 +19,8 @@ Record = dict[str, Any]
 
 
 @pytest.fixture(params=STATES, ids=lambda path: path.stem)
-def told(request: pytest.FixtureRequest, store: Redis) -> Iterator[dict[str, Record]]:
-    """Put the keys of a version into Redis. What it told of each job, by a name for it."""
+def told(request: pytest.FixtureRequest, store: Redis) -> dict[str, Record]:
+    """Put the keys of a version into Redis. Return what it told of each job, by a name for it."""
     state = json.loads(request.param.read_text())
     for key, kept in state["keys"].items():
         value = kept["value"]
@@ -35,7 +35,7 @@ def told(request: pytest.FixtureRequest, store: Redis) -> Iterator[dict[str, Rec
                 store.client.sadd(key, *value)
         if kept["ttl"] > 0:
             store.client.expire(key, kept["ttl"])
-    yield state["jobs"]
+    return dict(state["jobs"])
 
 
 def record(endpoint: Start, job_id: str) -> Record:
@@ -74,11 +74,7 @@ def test_jobs_that_waited_or_ran_are_done_once_and_all_ends_are_announced(
     attempts = {name: record(endpoint, job["id"])["attempt"] for name, job in open_.items()}
     assert attempts == {name: 2 if name in ("tried once", "in progress") else 1 for name in open_}
     ended = {job["id"] for name, job in told.items() if name != "cancelled"}
-    eventually(
-        lambda: (
-            ended <= {headers["ce-subject"] for headers, _ in broker.events if "submitted" not in headers["ce-type"]}
-        )
-    )
+    eventually(lambda: ended <= {event["ce-subject"] for event, _ in broker.events if event["ce-type"] != SUBMITTED})
 
 
 def test_an_idempotency_key_still_stands_for_its_jobs(endpoint: Start, told: dict[str, Record]) -> None:
