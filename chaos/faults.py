@@ -16,8 +16,9 @@ import urllib3
 
 from chaos.clients import Book
 from chaos.replicated import Replicated
-from chaos.system import System, until, work_process
+from chaos.system import System, work_process
 from harness.proxy import Proxy
+from harness.waiting import until
 
 EVERY_SECONDS: dict[str, float] = {
     "kill worker": 6,

@@ -12,6 +12,7 @@ import redis
 
 from chaos.clients import Book, Submission
 from chaos.job_kinds import ALL, kind_of
+from chaos.system import LOG
 from chaos.witness import Record
 from chaos.work import BEGUN, EFFECTS
 from knative_jobs.runtime.job_status import ENDED, Status
@@ -90,7 +91,7 @@ def settle(book: Book, seen: dict[tuple[str, str], Record], store: Store, folder
         may_lose: whether Redis was allowed to lose its last writes.
     """
     begun, effects = _attempts(folder / BEGUN), _attempts(folder / EFFECTS)
-    log = _OUTCOME.findall((folder / "log").read_text(errors="replace"))
+    log = _OUTCOME.findall((folder / LOG).read_text(errors="replace"))
     accepted = Counter(job_id for job_id, _, outcome in log if outcome == "complete")
     records, acknowledged = store.records, set(book.acknowledged())
     wrong = {

@@ -17,8 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chaos.system import until
 from harness.proxy import HOST, Proxy
+from harness.waiting import until
 from local import ports, redis_server, redis_users
 
 REPLICAS = 2

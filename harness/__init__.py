@@ -1,1 +1,1 @@
-"""What the benchmark and the chaos run share: a proxy that stands in front of Redis."""
+"""What the tests, the benchmark and the chaos run share: local mode as a process, and a proxy before Redis."""

@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from xdist.workermanage import NodeManager, WorkerController
 
+from harness.waiting import until
 from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import thread_connection
 from knative_jobs.store.state import NewJob
@@ -52,12 +53,9 @@ def free_port() -> int:
 
 def eventually(check: Callable[[], object], within_s: float = PATIENCE_S) -> object:
     """Return the first true value of `check`; fail when there is none in time."""
-    ends_at = time.monotonic() + within_s
-    while True:
-        if value := check():
-            return value
-        assert time.monotonic() < ends_at, f"not so within {within_s} s"
-        time.sleep(0.02)
+    value = until(check, within_s)
+    assert value, f"not so within {within_s} s"
+    return value
 
 
 def answers(port: int) -> bool:

@@ -43,7 +43,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[one_machine]:
 
 @pytest.fixture(scope="module")
 def api(local: one_machine) -> Api:
-    return Api(local.address)
+    return Api(local.url)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def visit(local: one_machine, browser: Browser, expected: list[str]) -> Iterator
         if message.type in ("error", "warning"):
             said.append(f"{message.text} {message.location['url']}")
 
-    def visit(path: str = "/", address: str = local.address, **window: object) -> Page:
+    def visit(path: str = "/", address: str = local.url, **window: object) -> Page:
         windows.append(browser.new_context(viewport=window.pop("viewport", {"width": 1280, "height": 900}), **window))
         page = windows[-1].new_page()
         page.set_default_timeout(1000 * PATIENCE_S)

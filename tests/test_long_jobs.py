@@ -248,6 +248,6 @@ def test_a_process_whose_job_another_has_does_the_oldest_that_is_due(
 
 def test_local_mode_runs_them_with_the_component(tmp_path: Path) -> None:
     with one_machine(str(tmp_path / "data"), "--component", "long-jobs", JOB_SECONDS="0") as local:
-        api = Api(local.address)
+        api = Api(local.url)
         ids = [api.submit(i, i)["id"] for i in range(3)]
         assert {api.wait_for(job_id, "complete")["worker-ip"] for job_id in ids} <= {"127.0.0.1", "127.0.0.2"}

@@ -92,9 +92,9 @@ def test_no_answer_is_undocumented_whatever_is_sent(tmp_path: Path) -> None:
     program = [Path(sys.executable).with_name("schemathesis"), "--config-file", "expected.toml", "run", "openapi.json"]
     tokens = f"tester:write:{hashlib.sha256(b'secret').hexdigest()}"
     with one_machine(str(tmp_path / "data"), JOB_SECONDS="0", API_TOKENS=tokens) as local:
-        described = http.request("GET", f"{local.address}/openapi.json", headers={"Authorization": "Bearer secret"})
+        described = http.request("GET", f"{local.url}/openapi.json", headers={"Authorization": "Bearer secret"})
         (tmp_path / "openapi.json").write_bytes(described.data)
-        options = ["--url", local.address, "--max-examples", "50", "--continue-on-failure"]
+        options = ["--url", local.url, "--max-examples", "50", "--continue-on-failure"]
         options += ["--header", "Authorization: Bearer secret"]
         done = subprocess.run(
             [*program, *options],

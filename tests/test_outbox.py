@@ -367,7 +367,7 @@ class TestWebhook:
         work = {"JOB_WORK": "tests.sample_work:work", "EFFECTS": str(tmp_path / "effects")}
         arguments = ("--component", "webhook")
         with one_machine(str(tmp_path / "data"), *arguments, WEBHOOK_URL=self.url, **work) as local:
-            api = Api(local.address)
+            api = Api(local.url)
             failed = api.submit("fail it-is-no-use")["id"]
             job_id = api.submit("return")["id"]
             [told] = eventually(receiver)

@@ -5,17 +5,17 @@
 """
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
 import urllib3
 
-from tests.conftest import PATIENCE_S, ROOT, eventually, free_port, http
+from harness.local_mode import LocalMode
+from tests.conftest import PATIENCE_S, eventually, http
 
 
 @dataclass
@@ -85,40 +85,13 @@ def api(request: pytest.FixtureRequest, on_cluster: bool, tmp_path_factory: pyte
         yield Api(request.config.getoption("--gateway").rstrip("/"), domain, host)
         return
     with one_machine(str(tmp_path_factory.mktemp("data")), JOB_SECONDS="0.3") as local:
-        yield Api(local.address)
+        yield Api(local.url)
 
 
-class one_machine:  # noqa: N801 - read as `with one_machine(...)`
-    """`./scripts/local` on free ports, on a data folder that may be there already."""
+class one_machine(LocalMode):  # noqa: N801 - read as `with one_machine(...)`
+    """`./scripts/local` on a free port, on a data folder that may be there already."""
 
-    def __init__(self, data: str, *arguments: str, **settings: str) -> None:
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.data = data
-        self.arguments = arguments
-        self.settings = settings
-        self.output = ""
+    as_users_do = True
 
-    def __enter__(self) -> "one_machine":
-        self.log = open(f"{self.data}.log", "w+")
-        self.process = subprocess.Popen(
-            [str(ROOT / "scripts" / "local"), "--data", self.data, *self.arguments],
-            cwd=ROOT,
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-            env={**os.environ, "PORT": str(self.port), **self.settings},
-        )
-        eventually(lambda: "Ready on" in self.printed() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.printed()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(PATIENCE_S)
-        self.log.close()
-
-    def printed(self) -> str:
-        with open(self.log.name) as log:
-            return log.read()
+    def __init__(self, data: str, *options: str, **settings: str) -> None:
+        super().__init__(Path(data), *options, **settings)

@@ -46,7 +46,7 @@ def in_node(
         try:
             eventually(lambda: answers(port))
             with one_machine(str(tmp_path_factory.mktemp("data")), "--kinds", str(kinds)) as local:
-                yield Api(local.address)
+                yield Api(local.url)
         finally:
             service.kill()
 

@@ -32,7 +32,7 @@ def descendants(local: one_machine) -> dict[psutil.Process, str]:
 def test_workers_come_for_work_up_to_the_maximum(data: str, tmp_path: Path) -> None:
     work = {"JOB_WORK": "sample_work:work", "EFFECTS": str(tmp_path / "effects"), "PYTHONPATH": SAMPLE_WORK}
     with one_machine(data, "--max-workers", "3", **work) as local:
-        api = Api(local.address)
+        api = Api(local.url)
         assert not [command for command in descendants(local).values() if "knative_jobs.work.process" in command], (
             "none when idle"
         )
@@ -53,7 +53,7 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
         "JOB_LEASE_SECONDS": "2",
     }
     with one_machine(data, **work) as local:
-        api = Api(local.address)
+        api = Api(local.url)
         job_id = api.submit(f"wait-for {tmp_path}/go")["id"]
         eventually(effects.exists)
         servers = [process for process, command in descendants(local).items() if "granian" in command]
@@ -69,7 +69,7 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
 def test_everything_killed_and_started_again_completes_all_that_was_acknowledged(data: str) -> None:
     settings = {"JOB_SECONDS": "0.3", "JOB_LEASE_SECONDS": "2", "APPENDFSYNC": "always"}
     with one_machine(data, **settings) as local:
-        api = Api(local.address)
+        api = Api(local.url)
         ids = [api.submit(i, i)["id"] for i in range(20)]
         eventually(lambda: api.ids("completed_jobs"))
         for process in [psutil.Process(local.process.pid), *descendants(local)]:
@@ -77,14 +77,14 @@ def test_everything_killed_and_started_again_completes_all_that_was_acknowledged
                 process.kill()
         local.process.wait()
     with one_machine(data, **settings) as local:
-        api = Api(local.address)
+        api = Api(local.url)
         assert all(api.wait_for(job_id, "complete")["status"] == "complete" for job_id in ids)
         assert sorted(api.ids("completed_jobs")) == sorted(ids)
 
 
 def test_jobs_survive_a_broker_that_is_killed(data: str) -> None:
     with one_machine(data, JOB_SECONDS="0.1") as local:
-        api = Api(local.address)
+        api = Api(local.url)
         [broker] = [process for process, command in descendants(local).items() if "local.knative" in command]
         broker.kill()
         ids = [api.submit(i, i)["id"] for i in range(10)]
@@ -94,7 +94,7 @@ def test_jobs_survive_a_broker_that_is_killed(data: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_all_of_it_and_a_restart_has_lost_nothing(data: str, number: signal.Signals) -> None:
     with one_machine(data, JOB_SECONDS="0.2", WORKER_GRACE_SECONDS="0.1") as local:
-        api = Api(local.address)
+        api = Api(local.url)
         done, running = api.submit()["id"], ""
         api.wait_for(done, "complete")
         running = api.submit()["id"]
@@ -102,8 +102,8 @@ def test_ctrl_c_stops_all_of_it_and_a_restart_has_lost_nothing(data: str, number
         local.process.send_signal(number)
         assert local.process.wait(PATIENCE_S) == 0
         eventually(lambda: not any(process.is_running() for process in processes))
-        assert "Traceback" not in local.printed()
+        assert "Traceback" not in local.said()
     with one_machine(data, JOB_SECONDS="0.2") as local:
-        api = Api(local.address)
+        api = Api(local.url)
         assert api.status(done)["status"] == "complete"
         api.wait_for(running, "complete")

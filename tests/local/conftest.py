@@ -3,22 +3,19 @@
 import asyncio
 import inspect
 import itertools
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import pytest
 from aiohttp import web
 
+from harness.local_mode import LocalMode
 from knative_jobs.events import http_client
-from local import ROOT, ports
+from local import ports
 from tests.conftest import PATIENCE_S, eventually, http
 
 
@@ -81,51 +78,17 @@ class Sink:
         return [after - before for before, after in itertools.pairwise(times)]
 
 
-class Platform:
-    """`python -m local` as a process, with the processes that it has started."""
+class Platform(LocalMode):
+    """Local mode in a folder, which its data are in, with what tests ask of it."""
 
     def __init__(self, folder: Path, *options: str, **settings: str) -> None:
-        self.folder, self.options, self.settings = folder, options, settings
-        self.log = folder / "log"
-        self.log.touch()
-        self.port = ports.free()
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        said = self.said().count("Ready on")
-        self._run()
-        eventually(lambda: self.said().count("Ready on") > said or self.process.poll() is not None)
-        assert self.process.poll() is None, self.said()
+        super().__init__(folder / "data", *options, **settings)
 
     def refused(self) -> str:
         """What it says when it does not start."""
-        self._run()
+        self.begin()
         assert self.process.wait(PATIENCE_S) == 1
         return self.said()
-
-    def _run(self) -> None:
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "local", "--data", str(self.folder / "data"), *self.options],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(self.port), **self.settings},
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-            )
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def processes(self) -> list[psutil.Process]:
-        """What the supervisor has started, and what that has."""
-        return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, part: str) -> int | None:
         """The id of the supervisor's own child whose command has this part."""
@@ -155,11 +118,6 @@ class Platform:
         record = self.job(job_id)
         assert record["status"] == "complete", record
         return record
-
-    def stop(self) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture
