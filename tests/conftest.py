@@ -43,6 +43,9 @@ NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
 SERVER = {service.target: service.server for service in manifests.services()}
 REDIS_USER = {service.target: service.redis_user for service in manifests.services()} | {"api": redis_users.API}
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+EXAMPLE = '{"start": "1", "end": "2"}'
+FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
 
 
 def free_port() -> int:
@@ -225,6 +228,57 @@ class Function:
 
 
 Start = Callable[..., Function]
+
+
+def problem(answer: urllib3.BaseHTTPResponse, status: int) -> str:
+    assert answer.status == status, answer.data
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status
+    assert document["type"]
+    assert document["title"]
+    detail: str = document["detail"]
+    return detail
+
+
+def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple[str, dict[str, object]]]:
+    """The id and the record of each event, until the stream ends."""
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    answer = function.request("GET", f"/job_events?job_id={job_id}", headers=headers, preload_content=False)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream")
+    text = ""
+    try:
+        for chunk in answer.stream():
+            text += chunk.decode()
+            while "\n\n" in text:
+                event, _, text = text.partition("\n\n")
+                fields = dict(line.split(": ", 1) for line in event.splitlines())
+                if "data" in fields:
+                    yield fields["id"], json.loads(fields["data"])
+    finally:
+        answer.close()
+
+
+def deliver_soon(worker: Function, job_id: str) -> threading.Thread:
+    """Deliver an event whose worker may not live to answer."""
+
+    def deliver() -> None:
+        try:
+            worker.deliver(job_id)
+        except Exception as error:
+            assert "Connection" in repr(error) or "Protocol" in repr(error)  # noqa: PT017
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
+    """Let this process reach Redis as the functions of a kind do."""
+    settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
+    with store_with(lambda: settings, monkeypatch):
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,22 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import urllib3
 
-from tests.conftest import Redis, Start, eventually
+from tests.conftest import EXAMPLE, UNKNOWN_ID, Redis, Start, eventually, problem
 
-UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
-EXAMPLE = '{"start": "1", "end": "2"}'
 DEEP = "[" * 100_000
-
-
-def problem(answer: urllib3.BaseHTTPResponse, status: int) -> str:
-    assert answer.status == status, answer.data
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    document = answer.json()
-    assert document["status"] == status
-    assert document["type"]
-    assert document["title"]
-    detail: str = document["detail"]
-    return detail
 
 
 @pytest.mark.parametrize(

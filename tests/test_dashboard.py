@@ -12,10 +12,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser import environment, program
-from tests.conftest import PATIENCE_S, Start
+from tests.conftest import PATIENCE_S, UNKNOWN_ID, Start
 from tests.e2e.conftest import Api, one_machine
-from tests.test_bad_input import UNKNOWN_ID
-from tests.test_security import READER, TOKENS
+from tests.tokens import READER, TOKENS
 
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 QUIET += " --disable-component-update --disable-sync"

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import psutil
 import pytest
 import urllib3
 
-from tests.conftest import PATIENCE_S, Function, Redis, Start, eventually
+from tests.conftest import FRAMEWORK, PATIENCE_S, Function, Redis, Start, events, eventually
 
-FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
 MANY = 1000
 
 
@@ -47,24 +45,6 @@ def once_followed(store: Redis) -> Callable[..., None]:
         threading.Thread(target=acting, daemon=True).start()
 
     return once_followed
-
-
-def events(function: Function, job_id: str, last_id: str = "") -> Iterator[tuple[str, dict[str, object]]]:
-    """The id and the record of each event, until the stream ends."""
-    headers = {"Last-Event-ID": last_id} if last_id else {}
-    answer = function.request("GET", f"/job_events?job_id={job_id}", headers=headers, preload_content=False)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream")
-    text = ""
-    try:
-        for chunk in answer.stream():
-            text += chunk.decode()
-            while "\n\n" in text:
-                event, _, text = text.partition("\n\n")
-                fields = dict(line.split(": ", 1) for line in event.splitlines())
-                if "data" in fields:
-                    yield fields["id"], json.loads(fields["data"])
-    finally:
-        answer.close()
 
 
 class TestWait:

@@ -16,9 +16,8 @@ import yaml
 
 from knative_jobs.web import links
 from local import manifests
-from tests.conftest import ROOT, Redis, Start, answers, eventually, free_port, http
+from tests.conftest import EXAMPLE, ROOT, Redis, Start, answers, eventually, free_port, http, problem
 from tests.manifests.rendered import lacking
-from tests.test_bad_input import EXAMPLE, problem
 
 FOLDER = ROOT / "knative" / "components" / "one-address"
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())

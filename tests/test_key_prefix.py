@@ -16,9 +16,8 @@ import trustme
 from redis.crc import key_slot
 
 from local import redis_server, redis_users
-from tests.conftest import NEVER, REDIS_USER, ROOT, Function, Redis, Start, eventually, free_port
-from tests.test_failover import JOB, soon, submit
-from tests.test_follow import FRAMEWORK, events
+from tests.conftest import FRAMEWORK, NEVER, REDIS_USER, ROOT, Function, Redis, Start, events, eventually, free_port
+from tests.failover import JOB, soon, submit
 from tests.tls_front import tls_front
 
 PREFIX = "{jobs}."

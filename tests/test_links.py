@@ -6,8 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import Redis, Start, eventually
-from tests.test_bad_input import EXAMPLE
+from tests.conftest import EXAMPLE, Redis, Start, eventually
 
 CLUSTER = "knative-jobs.example.com"
 PUBLIC = "https://api.example.com/v1"

@@ -10,8 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from knative_jobs.store import state
-from tests.conftest import Function, Redis, Start, eventually
-from tests.test_overview import connected
+from tests.conftest import Function, Redis, Start, connected, eventually
 
 HISTOGRAMS = ("knative_jobs_wait_seconds", "knative_jobs_run_seconds")
 Samples = dict[str, float]

@@ -17,9 +17,19 @@ import pytest
 from knative_jobs.events import emit
 from knative_jobs.runtime.settings import Settings
 from local import manifests, supervisor
-from tests.conftest import PATIENCE_S, ROOT, Function, Receiver, Redis, Start, answers, eventually, free_port
+from tests.conftest import (
+    PATIENCE_S,
+    ROOT,
+    Function,
+    Receiver,
+    Redis,
+    Start,
+    answers,
+    deliver_soon,
+    eventually,
+    free_port,
+)
 from tests.e2e.conftest import Api, one_machine
-from tests.test_worker import deliver_soon
 
 NOBODY = "http://127.0.0.1:9/"
 

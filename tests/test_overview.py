@@ -3,24 +3,14 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from knative_jobs.runtime.settings import Settings
 from knative_jobs.web import overview
-from tests.conftest import Redis, Start, store_with
+from tests.conftest import Redis, Start, connected
 from tests.test_lists import submit
 
 NOTHING = {"submitted": 0, "started": 0, "complete": 0, "failed": 0, "cancelled": 0, "waited": 0}
-
-
-@contextmanager
-def connected(store: Redis, user: str, monkeypatch: pytest.MonkeyPatch, **given: float) -> Iterator[None]:
-    """Let this process reach Redis as the functions of a kind do."""
-    settings = Settings(redis_url=store.url, redis_username=user, redis_password=store.passwords[user], **given)
-    with store_with(lambda: settings, monkeypatch):
-        yield
 
 
 @pytest.fixture

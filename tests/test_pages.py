@@ -8,9 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from knative_jobs.web import cors, pages
-from tests.conftest import ROOT, Function, Redis, Start
-from tests.test_bad_input import EXAMPLE, UNKNOWN_ID, problem
-from tests.test_security import READER, TOKENS, bearer
+from tests.conftest import EXAMPLE, ROOT, UNKNOWN_ID, Function, Redis, Start, problem
+from tests.tokens import READER, TOKENS, bearer
 
 DOMAIN = "knative-jobs.example.com"
 DASHBOARD = f"http://dashboard.{DOMAIN}"

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import urllib3
 
-from tests.conftest import Function, Redis, Start, eventually
-from tests.test_bad_input import EXAMPLE
+from tests.conftest import EXAMPLE, Function, Redis, Start, eventually
 
 
 @pytest.fixture

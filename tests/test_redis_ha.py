@@ -19,8 +19,8 @@ import yaml
 
 from local import redis_server
 from tests.conftest import NEVER, ROOT, Function, Start, eventually
+from tests.failover import JOB, submit
 from tests.test_backup import backup
-from tests.test_failover import JOB, submit
 
 BASE, COMPONENT = ROOT / "knative" / "base" / "redis", ROOT / "knative" / "components" / "redis-ha"
 [SETTINGS] = [

@@ -11,8 +11,7 @@ import pytest
 
 from knative_jobs.events import cloudevent
 from knative_jobs.runtime.errors import InvalidError
-from tests.conftest import Function, Redis, Start, eventually
-from tests.test_bad_input import problem
+from tests.conftest import FRAMEWORK, Function, Redis, Start, eventually, problem
 
 JOB = b'{"start": "1", "end": "2"}'
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -85,8 +84,6 @@ class TestHeaders:
         assert exchange(endpoint("jobs").port, post(b"/jobs", *parts))[0] == 202
 
     def test_the_servers_of_functions_framework_decide_the_same(self, start: Start, store: Redis) -> None:
-        from tests.test_standalone import FRAMEWORK
-
         jobs = start("jobs", command=[FRAMEWORK], PYTHONPATH="").ready()
         status, body = exchange(jobs.port, post(b"/jobs", b"Idempotency-Key: " + NOT_ASCII[0]))
         assert (status, b"ASCII" in body) == (400, True)

@@ -28,6 +28,7 @@ from tests.conftest import (
     PATIENCE_S,
     REDIS_USER,
     ROOT,
+    UNKNOWN_ID,
     Broker,
     Function,
     Redis,
@@ -35,14 +36,14 @@ from tests.conftest import (
     eventually,
     free_port,
     http,
+    problem,
 )
 from tests.local.conftest import Platform
 from tests.local.conftest import platform as platform
-from tests.test_bad_input import UNKNOWN_ID, problem
 from tests.tls_front import tls_front
+from tests.tokens import OTHER, READER, TOKENS, WRITER, bearer, entry
 
 JOB = '{"start": "1", "end": "2"}'
-READER, WRITER, OTHER = "token-of-a-reader", "token-of-a-writer", "token-of-another"
 PUBLIC = sorted(service.target for service in manifests.services() if service.public)
 KINDS = ("reader", "submitter", "worker", "sweeper")
 FOLLOWING = ("reader", "submitter")
@@ -50,17 +51,6 @@ FOLLOWING = ("reader", "submitter")
 PACKAGE = ROOT / "functions" / "knative_jobs"
 LUA = PACKAGE / "store" / "lua"
 """Lua that is no script of its own."""
-
-
-def entry(name: str, scope: str, token: str) -> str:
-    return f"{name}:{scope}:{hashlib.sha256(token.encode()).hexdigest()}"
-
-
-TOKENS = f"{entry('rita', 'read', READER)}, {entry('walt', 'write', WRITER)}\n{entry('olga', 'write', OTHER)}"
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 class TestCallers:

@@ -1,14 +1,10 @@
 """Each function starts alone, by the ordinary means of functions-framework and of the image."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.conftest import ROOT, Start, eventually
+from tests.conftest import FRAMEWORK, ROOT, Start, eventually
 
 FUNCTIONS = sorted(path.stem for path in (ROOT / "functions").glob("*.py"))
-FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
 
 
 def healthy(start: Start, target: str, **given: object) -> bool:

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.conftest import PATIENCE_S, ROOT, Broker, Function, Receiver, Redis, Start, eventually, free_port
-from tests.test_bad_input import UNKNOWN_ID
+from tests.conftest import PATIENCE_S, ROOT, UNKNOWN_ID, Broker, Function, Receiver, Redis, Start, eventually, free_port
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GIVEN = f"00-{TRACE}-{CALLER}-01"

@@ -12,26 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, Function, Receiver, Redis, Start, eventually
+from tests.conftest import PATIENCE_S, Receiver, Redis, Start, deliver_soon, eventually
 
 
 def begun(effects: Path) -> Counter[str]:
     """How often work on each job began."""
     return Counter(line.split()[0] for line in effects.read_text().splitlines()) if effects.exists() else Counter()
-
-
-def deliver_soon(worker: Function, job_id: str) -> threading.Thread:
-    """Deliver an event whose worker may not live to answer."""
-
-    def deliver() -> None:
-        try:
-            worker.deliver(job_id)
-        except Exception as error:
-            assert "Connection" in repr(error) or "Protocol" in repr(error)  # noqa: PT017
-
-    thread = threading.Thread(target=deliver)
-    thread.start()
-    return thread
 
 
 def sweep_until(endpoint: Start, check: Callable[[], object]) -> None:
