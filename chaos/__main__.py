@@ -123,6 +123,7 @@ def _run(
         service.stop()
         with replicated.stopping() if replicated else redis_alone(folder) as left:
             store = read(left)
+        proxy.close()
     return chaos.done, witness, store
 
 

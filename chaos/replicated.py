@@ -83,6 +83,8 @@ class Replicated:
         for process in (*self._sentinels, *(server.process for server in self.servers if server.process)):
             process.kill()
             process.wait()
+        for server in self.servers:
+            server.proxy.close()
 
     @contextmanager
     def stopping(self) -> "Iterator[redis.Redis]":

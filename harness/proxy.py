@@ -38,10 +38,27 @@ class Proxy:
         """The ends of all connections. For the thread of the proxy only."""
         # Every other selector rounds time-outs up to milliseconds, and delays may be shorter than that.
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
         listening = self.loop.create_server(lambda: _End(self), HOST, port, backlog=1000)
-        server = asyncio.run_coroutine_threadsafe(listening, self.loop).result()
-        self.port: int = server.sockets[0].getsockname()[1]
+        self._server = asyncio.run_coroutine_threadsafe(listening, self.loop).result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Cut every connection, and take no more."""
+
+        async def close() -> None:
+            self._server.close()
+            while self.open:
+                self._cut()
+                await asyncio.sleep(0)  # for the transports to close
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        asyncio.run_coroutine_threadsafe(close(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
 
     def cut(self) -> None:
         """Cut every connection that is open."""

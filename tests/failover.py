@@ -54,6 +54,7 @@ class Failover:
     def stop(self) -> None:
         for server in (self.old, self.new):
             server.kill()
+        self.address.close()
 
 
 def soon(act: Callable[[], object]) -> None:

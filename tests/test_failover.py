@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -135,22 +135,22 @@ class TestAnOldPrimaryThatIsStillConnected:
 class TestALateAnswer:
     def test_it_costs_the_request_that_waited_for_it_and_no_other(self, start: Start, store: Redis) -> None:
         """Those that have waited for less time are repeated, as often as if their connection had been good."""
-        way = Proxy()
-        way.to_port = store.port
-        jobs = start("jobs", REDIS_URL=f"redis://127.0.0.1:{way.port}/0").ready()
-        submit(jobs)
-        with ThreadPoolExecutor(21) as clients:
+        with closing(Proxy()) as way:
+            way.to_port = store.port
+            jobs = start("jobs", REDIS_URL=f"redis://127.0.0.1:{way.port}/0").ready()
+            submit(jobs)
+            with ThreadPoolExecutor(21) as clients:
 
-            def post(_: int) -> int:
-                return jobs.request("POST", "/jobs", body=JOB, timeout=30).status
+                def post(_: int) -> int:
+                    return jobs.request("POST", "/jobs", body=JOB, timeout=30).status
 
-            way.silence()
-            way.answers_to_lose = 1  # of the next connection: so the first request has had both of its tries
-            first = clients.submit(post, 0)
-            eventually(lambda: way.dropped)
-            others = [clients.submit(post, n) for n in range(20)]
-            assert first.result() == 503
-            assert [other.result() for other in others] == 20 * [202]
+                way.silence()
+                way.answers_to_lose = 1  # of the next connection: so the first request has had both of its tries
+                first = clients.submit(post, 0)
+                eventually(lambda: way.dropped)
+                others = [clients.submit(post, n) for n in range(20)]
+                assert first.result() == 503
+                assert [other.result() for other in others] == 20 * [202]
         assert store.client.zcard("jobs.submitted") == 21
 
 

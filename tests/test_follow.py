@@ -13,6 +13,7 @@ import psutil
 import pytest
 import urllib3
 
+from knative_jobs.store.primary import CHECK_SECONDS
 from tests.conftest import FRAMEWORK, PATIENCE_S, Function, Redis, Start, events, eventually
 
 MANY = 1000
@@ -177,6 +178,28 @@ class TestStream:
         assert record["status"] == "cancelled"
         answer = function.request("GET", f"/job_events?job_id={job_id}", headers={"Last-Event-ID": last_id})
         assert (answer.status, answer.data) == (204, b"")
+
+    def test_a_change_that_was_not_heard_of_is_seen_all_the_same(self, endpoint: Start, submit, store: Redis) -> None:
+        job_id = submit()
+        stream = events(endpoint("job_events"), job_id)
+        assert "attempt" not in next(stream)[1]
+        store.client.hset(f"job.{job_id}", "attempt", 7)
+        assert next(stream)[1]["attempt"] == 7
+
+    def test_it_goes_on_where_redis_does_not_say_whether_it_is_the_primary(
+        self, start: Start, endpoint: Start, submit, store: Redis
+    ) -> None:
+        store.client.execute_command("ACL", "SETUSER", "reader", "-role")
+        try:
+            function, job_id = start("job_events").ready(), submit()
+            stream = events(function, job_id)
+            next(stream)
+            time.sleep(2 * CHECK_SECONDS)
+            endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}")
+            assert next(stream)[1]["status"] == "cancelled"
+        finally:
+            store.client.execute_command("ACL", "SETUSER", "reader", "+role")
+        assert "Traceback" not in function.log()
 
     def test_a_wish_to_cancel_is_seen(
         self, endpoint: Start, submit, worker: Function, once_followed, tmp_path: Path

@@ -34,8 +34,9 @@ def received(end: socket.socket, length: int) -> bytes:
 
 
 @pytest.fixture
-def proxy() -> Proxy:
-    return Proxy()
+def proxy() -> Iterator[Proxy]:
+    with closing(Proxy()) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import subscriptions
 
 MAX_WAIT_SECONDS = 60
+LOOK_AGAIN_SECONDS = 15
+"""A record is read again after so long, whether or not anybody said that it changed: during a failover the last reading
+may have been of a replica that was behind."""
 AWAY_SECONDS = 1
 """The pause before the record is read again while Redis is away, as during a failover."""
 
@@ -27,7 +30,7 @@ def until_ended(job_id: JobId, wait_s: float = 0) -> bytes:
     """
     record = lifecycle.record(job_id)
     if wait_s and not ended(record):
-        for found in records(job_id, wait_s, pause_s=wait_s):
+        for found in records(job_id, wait_s):
             if found and ended(found):
                 return found
         record = lifecycle.record(job_id)  # what has changed while Redis was away was not heard of
@@ -43,13 +46,14 @@ def end_of(job_id: JobId, wait_s: float) -> bytes | None:
     return record if ended(record) else None
 
 
-def records(job_id: JobId, seconds: float, pause_s: float) -> Iterator[bytes | None]:
+def records(job_id: JobId, seconds: float) -> Iterator[bytes | None]:
     """Yield the record of a job, and again whenever it has changed, until the job has ended.
+
+    None is yielded after LOOK_AGAIN_SECONDS without a change, and while Redis is away.
 
     Args:
         job_id: the job.
         seconds: how long to go on at most. It also ends when this process is told to stop.
-        pause_s: None is yielded after so many seconds without a change, and while Redis is away.
 
     Raises:
         NotFoundError: there is no such job, or its retention is over.
@@ -60,9 +64,8 @@ def records(job_id: JobId, seconds: float, pause_s: float) -> Iterator[bytes | N
     known = None
     try:
         while (left_s := ends_at - time.monotonic()) > 0 and not stopping.is_set():
-            if not wait_for(_set(changed, min(left_s, pause_s))):
+            if not wait_for(_set(changed, min(left_s, LOOK_AGAIN_SECONDS))):
                 yield None
-                continue
             changed.clear()
             try:
                 record = lifecycle.record(job_id)

@@ -121,7 +121,7 @@ def is_from_wrong_server(reply: Any) -> bool:
 
 def is_replica(role: Any) -> bool:
     """Tell whether this reply to ROLE is that of a replica. An error, as where ROLE is not allowed, tells nothing."""
-    return isinstance(role, list) and role[0] != b"master"
+    return isinstance(role, list) and bool(role) and role[0] != b"master"
 
 
 class FromReplica(list[Any]):

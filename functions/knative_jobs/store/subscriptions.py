@@ -4,6 +4,7 @@ All requests of a process that wait share one subscribed connection: https://red
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -16,6 +17,8 @@ from knative_jobs.store.primary import CHECK_SECONDS, NO_ANSWER, REFUSAL, ROLE, 
 from knative_jobs.store.shared_connection import check_soon
 
 RECONNECT_SECONDS = 0.5
+
+_log = logging.getLogger("knative_jobs.store")
 
 
 async def subscribe(job_id: str) -> asyncio.Event:
@@ -102,8 +105,12 @@ class _Listener:
 
     async def _keep(self, connection: Any) -> None:
         """Listen to a connection, and have another after it while somebody waits."""
-        with suppress(*NO_ANSWER):
+        try:
             await self._listen(connection)
+        except NO_ANSWER:
+            pass
+        except Exception:  # whoever waits must not depend on what it is
+            _log.exception("the connection that hears of changes is given up")
         await connection.disconnect(nowait=True)
         check_soon()  # who is woken shall not read what is old
         self._connection = None

@@ -16,8 +16,6 @@ from knative_jobs.web.query import named_job
 
 STREAM_SECONDS = 570
 """How long a stream lasts at most; a request in Knative may take 600 s. Clients come back with `Last-Event-ID`."""
-KEEP_ALIVE_SECONDS = 15
-"""A silent stream gets a comment so often, or what is between might take it for dead."""
 
 
 def answer_events(request: Request) -> Response:
@@ -32,7 +30,7 @@ def answer_events(request: Request) -> Response:
     record = lifecycle.record(job_id)
     if follow.ended(record) and _digest(record) == known:
         return Response(status=204)  # no EventSource comes back after that
-    records = follow.records(job_id, STREAM_SECONDS, KEEP_ALIVE_SECONDS)
+    records = follow.records(job_id, STREAM_SECONDS)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter is for nginx
     return Response(_events(records, known), content_type="text/event-stream", headers=headers)
 
@@ -41,7 +39,7 @@ def _events(records: Iterable[bytes | None], known: str) -> Iterator[bytes]:
     yield b"retry: 1000\n\n"
     with suppress(JobError):  # a client that comes back is told
         for record in records:
-            if record is None:
+            if record is None:  # or what is between might take a silent stream for dead
                 yield b": nothing new\n\n"
             elif (digest := _digest(record)) != known:
                 yield b"id: %b\ndata: %b\n\n" % (digest.encode(), record)
