@@ -81,6 +81,7 @@ class TestJobId:
         ("incomplete_jobs", "PATCH", "GET, HEAD"),
         ("inprogress_jobs", "POST", "GET, HEAD"),
         ("failed_jobs", "POST", "GET, HEAD"),
+        ("cancelled_jobs", "POST", "GET, HEAD"),
         ("cancel_job", "GET", "POST"),
         ("retry_job", "GET", "POST"),
         ("sweeper", "GET", "POST"),

@@ -25,7 +25,7 @@ def ids(endpoint: Start, listing: str) -> list[str]:
 
 
 def test_an_empty_list_is_an_empty_array(endpoint: Start, store: Redis) -> None:
-    for listing in ("completed_jobs", "incomplete_jobs", "inprogress_jobs", "failed_jobs"):
+    for listing in ("completed_jobs", "incomplete_jobs", "inprogress_jobs", "failed_jobs", "cancelled_jobs"):
         assert ids(endpoint, listing) == []
         assert endpoint(listing).request("GET", f"/{listing}?limit=5").json() == []
 
@@ -63,6 +63,17 @@ def test_a_long_list_that_redis_cuts_short_is_seen_to_be_cut(endpoint: Start, st
     finally:
         answer.close()
         store.start()
+
+
+def test_each_list_has_the_jobs_of_its_status(endpoint: Start, start: Start, store: Redis) -> None:
+    worker = start("worker", JOB_SECONDS="0", WORKER_DRAIN_SECONDS="0").ready()
+    done, cancelled, waiting = submit(endpoint, 3)
+    worker.deliver(done)
+    assert endpoint("cancel_job").request("POST", f"/cancel_job?job_id={cancelled}").status == 200
+    assert ids(endpoint, "completed_jobs") == [done]
+    assert ids(endpoint, "cancelled_jobs") == [cancelled]
+    assert ids(endpoint, "failed_jobs") == ids(endpoint, "inprogress_jobs") == []
+    assert ids(endpoint, "incomplete_jobs") == [cancelled, waiting], "every job that is not complete"
 
 
 def test_pages_follow_their_links(endpoint: Start, store: Redis) -> None:

@@ -52,7 +52,7 @@ def jobs(here: None) -> dict[str, str]:
 
 def call_everything(endpoint: Start, jobs: dict[str, str]) -> None:
     """Call every endpoint and every script, for each of the jobs; fail on an answer 500, and on one that is no JSON."""
-    for path in ("completed_jobs", "incomplete_jobs", "inprogress_jobs", "failed_jobs"):
+    for path in ("completed_jobs", "incomplete_jobs", "inprogress_jobs", "failed_jobs", "cancelled_jobs"):
         for query in ("", "?limit=1", "?limit=1000"):
             answer = endpoint(path).request("GET", f"/{path}{query}")
             assert answer.status == 200

@@ -49,6 +49,7 @@ def test_each_job_is_told_of_as_before(endpoint: Start, told: dict[str, Record])
     for listing, name in (
         ("completed_jobs", "complete"),
         ("failed_jobs", "failed"),
+        ("cancelled_jobs", "cancelled"),
         ("inprogress_jobs", "in progress"),
     ):
         assert [job["id"] for job in endpoint(listing).request("GET", f"/{listing}").json()] == [ids[name]]

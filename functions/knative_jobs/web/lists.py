@@ -21,6 +21,7 @@ _ROUTES = {
     INCOMPLETE: "/incomplete_jobs",
     Status.IN_PROGRESS: "/inprogress_jobs",
     Status.FAILED: "/failed_jobs",
+    Status.CANCELLED: "/cancelled_jobs",
 }
 
 
