@@ -1,5 +1,6 @@
 """Real parts for the tests: a Redis server, and each function in a process of its own, as in the image."""
 
+import itertools
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from harness.waiting import until
 from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import thread_connection
 from knative_jobs.store.state import NewJob
-from local import manifests, redis_server, redis_users
+from local import manifests, ports, redis_server, redis_users
 from tests import browser
 
 ROOT = Path(__file__).parent.parent
@@ -43,15 +44,18 @@ NEVER = Retry(NoBackoff(), 0)
 """For a client that is refused, or whose server is away, on purpose."""
 SERVER = {service.target: service.server for service in manifests.services()}
 REDIS_USER = {service.target: service.redis_user for service in manifests.services()} | {"api": redis_users.API}
+FIRST_PORT, EACH = 10_000, 2000
+"""Below the ports of outgoing connections, and those that local mode chooses."""
+_BEGIN = FIRST_PORT + EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 5)
+PORTS = itertools.cycle(_BEGIN + (os.getpid() + n) % EACH for n in range(EACH))
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 EXAMPLE = '{"start": "1", "end": "2"}'
 FRAMEWORK = str(Path(sys.executable).parent / "functions-framework")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody takes before the server that it is for: each process of a run has some of its own."""
+    return next(port for port in PORTS if not ports.taken(port, "127.0.0.1"))
 
 
 def eventually(check: Callable[[], object], within_s: float = PATIENCE_S) -> object:

@@ -9,7 +9,7 @@ from knative_jobs.runtime.settings import settings
 _LEVELS = {
     "knative_jobs": logging.INFO,
     "_granian": logging.WARNING,  # the server
-    "opentelemetry": logging.ERROR,  # it warns of every repetition
+    "opentelemetry": logging.ERROR,  # it logs a warning for each retry
 }
 
 _ABOUT = ("job_id", "attempt", "job_kind", "trace_id", "span_id")

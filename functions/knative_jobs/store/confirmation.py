@@ -1,6 +1,6 @@
 """Confirmation: waiting until as many replicas have what was written as REDIS_WAIT_REPLICAS says, or disks too.
 
-WAIT blocks the connection that it is sent on, and speaks of what was written there.
+WAIT blocks its connection, and covers only what was written on that connection.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ def is_wanted() -> bool:
 def commands() -> list[Command]:
     """Return what follows the calls that are to be confirmed: https://redis.io/docs/latest/commands/waitaof/
 
-    WAIT waits for what was written last on its connection. A call that is repeated may find its work done and write
-    nothing there; so something is written that changes nothing.
+    A call that is repeated may find its work done and write nothing, and WAIT would then wait for nothing. So a write
+    that changes nothing comes before it.
     """
     replicas, ms = settings().redis_wait_replicas, seconds() * 1000
     wait = ("WAITAOF", 1, replicas, ms) if settings().redis_wait_fsync else ("WAIT", replicas, ms)

@@ -1,7 +1,7 @@
-"""The connections of an event loop for calls that are confirmed.
+"""The connections of an event loop for confirmed calls.
 
-They wait for replicas, so no other call goes on these. All calls that have come while these were busy go out together,
-with one WAIT behind them.
+WAIT blocks a connection, so other calls use the shared one. Calls that arrive while these connections are busy are sent
+together, with one WAIT after them.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from knative_jobs.store.lua_scripts import Command
 from knative_jobs.store.primary import ANSWER_SECONDS, NO_ANSWER, REFUSAL, connect, is_from_wrong_server
 
 CONNECTIONS = 4
-"""So many an event loop has at most for calls that are confirmed."""
+"""The most connections for confirmed calls that an event loop has."""
 
 
 class ConfirmingConnections:
-    """The connections of an event loop for calls that are confirmed."""
+    """Sends confirmed calls, as many together as have arrived."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[list[Command], asyncio.Future[list[Any]]]] = []
@@ -42,7 +42,7 @@ class ConfirmingConnections:
             greenlets.in_background(self._serve(self._idle.pop()))
 
     async def _serve(self, connection: "_Confirmed") -> None:
-        """Send all calls that have come, again and again until none has."""
+        """Send the calls that have arrived, until none is left."""
         while self._calls:
             calls, self._calls = self._calls, []
             try:
@@ -64,7 +64,7 @@ class ConfirmingConnections:
 
 
 class _Confirmed:
-    """One of them."""
+    """One connection for confirmed calls. It connects when it is used."""
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -102,5 +102,5 @@ class _Confirmed:
 
 @cache
 def confirming() -> ConfirmingConnections:
-    """Return those of this process, whose event loop is one."""
+    """Return the connections for confirmed calls of this process, which has one event loop."""
     return ConfirmingConnections()

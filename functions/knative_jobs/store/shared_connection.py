@@ -39,7 +39,7 @@ class _InterruptedError(redis.exceptions.ConnectionError):
 
 
 class SharedConnection:
-    """The one connection of an event loop, and the next when that is given up."""
+    """The connection that requests share. When it is given up, the next call makes another."""
 
     def __init__(self) -> None:
         self._line: _Line | None = None
@@ -167,5 +167,5 @@ def _fail(call: _Call, error: Exception) -> None:
 
 @cache
 def shared() -> SharedConnection:
-    """Return that of this process, whose event loop is one."""
+    """Return the shared connection of this process, which has one event loop."""
     return SharedConnection()

@@ -24,7 +24,7 @@ from knative_jobs.store.primary import (
 
 
 class ThreadConnection(threading.local):
-    """A thread's own connection: a pool's book-keeping costs as much as a whole call without it."""
+    """One connection for each thread. The book-keeping of a pool would double the cost of a call."""
 
     def __init__(self) -> None:
         self._pool = pool(redis, socket_timeout=ANSWER_SECONDS)
@@ -39,7 +39,7 @@ class ThreadConnection(threading.local):
         if confirmed:
             sent = [*sent, *confirmation.commands()]
         try:
-            self.connection.connect()  # unless it is; left to itself, it would ask no Sentinel
+            self.connection.connect()  # if it is not: sending would connect too, but ask no Sentinel
             self.connection.send_packed_command(self.connection.pack_commands(sent))
             replies = [self._reply() for _ in sent[confirmed:]]
             if confirmed:
@@ -76,5 +76,5 @@ class ThreadConnection(threading.local):
 
 @cache
 def own() -> ThreadConnection:
-    """Return that of this thread."""
+    """Return the connection of this thread."""
     return ThreadConnection()

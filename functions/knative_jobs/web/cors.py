@@ -32,8 +32,8 @@ def is_sibling(origin: str, host: str) -> bool:
 def is_foreign(origin: str, host: str, fetch_site: str) -> bool:
     """Return whether a page that is neither on this host, nor behind PUBLIC_URL, nor a sibling's sent the request.
 
-    A browser says how page and host stand to each other where it trusts the connection; elsewhere the names tell
-    (https://web.dev/articles/fetch-metadata). Who is no browser sends no Origin.
+    Over a connection that it trusts, a browser says how page and host are related; otherwise their names are compared
+    (https://web.dev/articles/fetch-metadata). Clients that are no browsers send no Origin.
 
     Args:
         origin: the header Origin.

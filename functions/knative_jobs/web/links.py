@@ -12,9 +12,9 @@ from flask import Request
 from knative_jobs.runtime.settings import settings
 
 ALL_HERE = "knative_jobs.all_here"
-"""In the environ of a request: this process answers all routes, so they have one host."""
+"""A key in the environ of a request. It is there when this process answers all routes, so that they have one host."""
 _OTHER_NAMES = {"job_status": "jobs-status", "docs": "openapi"}
-"""The Services of routes that are not named after theirs, by the first part of the route."""
+"""The Services of the routes whose name is another than the Service's, by the first part of the route."""
 _LABEL = re.compile(r"[^.:]*")
 _PROTO = re.compile(r"proto=\"?(https?)\b", re.IGNORECASE)
 

@@ -90,7 +90,7 @@ class Output:
             said = json.loads(record)
             about = logs.about(*(said.pop("by") or self._attempt))
             logs.said_by_work(**said | about)
-        except (ValueError, TypeError):  # it was cut, or the work has written it itself
+        except (AttributeError, KeyError, TypeError, ValueError):  # it was cut, or the work has written it itself
             logs.said_by_work(record.decode(errors="backslashreplace"), **about)
 
 

@@ -1,9 +1,9 @@
 """The worker's side of a work process that does several attempts at once: see `event_loop`."""
 
+import logging
 import select
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from knative_jobs.work.messages import BadMessageError, Channel
@@ -15,6 +15,8 @@ CANCEL_SECONDS = 2
 """An attempt that nobody waits for any more must end within so long. Else the process is ended, with all attempts."""
 _PERIOD_SECONDS = 1
 _NOT_KNOWN = "the attempt ended without an outcome"
+
+_log = logging.getLogger("knative_jobs.worker")
 
 
 class SharedProcess:
@@ -57,9 +59,13 @@ class SharedProcess:
         return self._how if self._ended.wait(patience_s) else ""
 
     def _listen(self) -> None:
-        with suppress(EOFError, OSError, BadMessageError):
+        try:
             while True:
                 self._process.receive(time.monotonic() + _PERIOD_SECONDS)
+        except (EOFError, OSError, BadMessageError):
+            pass
+        except Exception:  # nobody would notice the end of the process any more
+            _log.exception("the work process is ended")
         self._how = self._process.end(_PERIOD_SECONDS)
         self._ended.set()
         for attempt in list(self._attempts):
