@@ -262,8 +262,8 @@ class TestEvents:
         eventually(lambda: broker.answered)
         assert len(broker.events) == 1
 
-    def test_events_over_the_bound_are_dropped_oldest_first_and_the_log_counts_them(
-        self, start: Start, broker: Broker
+    def test_events_over_the_bound_are_dropped_oldest_first_and_counted(
+        self, start: Start, endpoint: Start, broker: Broker
     ) -> None:
         broker.answers.clear()
         jobs, cancel_job = start("jobs", K_SINK=broker.url).ready(), start("cancel_job").ready()
@@ -276,6 +276,8 @@ class TestEvents:
         eventually(lambda: len(broker.events) == 64)
         assert {headers["ce-subject"] for headers, _ in broker.events} == {*ids[:32], *ids[35:]}
         assert re.findall(r"an event was dropped.*; (\d+) dropped", jobs.log()) == ["1", "2"]
+        metric = 'knative_jobs_events_dropped_total{kind="default"} 3.0'
+        eventually(lambda: metric in endpoint("metrics").request("GET", "/metrics").data.decode())
 
     def test_the_sweeper_announces_again_what_nobody_claimed(self, start: Start, broker: Broker) -> None:
         job = start("jobs", K_SINK="http://127.0.0.1:9/").ready().request("POST", "/jobs", body=JOB).json()

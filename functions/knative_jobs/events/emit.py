@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -55,12 +55,18 @@ class SubmittedEvents:
     At most MAX_OPEN are in flight. The newest MAX_OPEN others wait until one of those is answered: all that are in
     flight may be for jobs that somebody has claimed, so a new job still needs its own. When yet another is emitted, the
     oldest that waits is dropped. Nothing is lost by that: the job is due in Redis, where a worker that is awake or the
-    sweeper finds it. `dropped` counts these events, and the log tells of them.
+    sweeper finds it. The log tells of these events, and `take_uncounted` has them by kind, for a metric.
     """
 
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.dropped = 0
+    def __init__(self, after_dropping: Callable[[], None]) -> None:
+        """Begin with none.
+
+        Args:
+            after_dropping: called when an event was dropped. It must not block.
+        """
+        self._after_dropping = after_dropping
+        self._dropped = 0
+        self._uncounted: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._in_flight = 0
         self._waiting: deque[tuple[Submitted, str | None, Callable[[], None] | None]] = deque()
@@ -82,19 +88,29 @@ class SubmittedEvents:
             return
         for job in jobs:
             with self._lock:
-                if len(self._waiting) == MAX_OPEN:
+                drops = len(self._waiting) == MAX_OPEN
+                if drops:
                     self._drop()
                 self._waiting.append((job, traceparent, answered))
                 has_room = self._in_flight < MAX_OPEN
                 self._in_flight += has_room
             if has_room:
                 greenlets.start(self._send_waiting)
+            if drops:
+                self._after_dropping()
+
+    def take_uncounted(self) -> dict[str, int]:
+        """Return how many events of each kind were dropped since this was called last."""
+        with self._lock:
+            dropped, self._uncounted = self._uncounted, Counter()
+        return dropped
 
     def _drop(self) -> None:
         job, traceparent, _ = self._waiting.popleft()
-        self.dropped += 1
-        if self.dropped.bit_count() == 1:  # 1, 2, 4, 8, ...: a Broker that is away for long does not fill the log
-            why = f"{MAX_OPEN} are in flight and {MAX_OPEN} newer ones wait; {self.dropped} dropped so far"
+        self._dropped += 1
+        self._uncounted[job.kind] += 1
+        if self._dropped.bit_count() == 1:  # 1, 2, 4, 8, ...: a Broker that is away for long does not fill the log
+            why = f"{MAX_OPEN} are in flight and {MAX_OPEN} newer ones wait; {self._dropped} dropped so far"
             _log.warning("an event was dropped: %s", why, extra=about(job.id, job.attempt, traceparent or "", job.kind))
 
     def _send_waiting(self) -> None:

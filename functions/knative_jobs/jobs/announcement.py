@@ -37,9 +37,12 @@ JOBSINK_REPEAT_SECONDS = 30
 JOBSINK_LONGEST_SECONDS = 3600
 """The interval of these repetitions doubles up to this. A cluster that is full gets few Kubernetes Jobs more."""
 
+DROPPED_SECONDS = 0.2
+"""Dropped events are counted in Redis at most so often."""
+
 _log = logging.getLogger("knative_jobs.events")
-_events = emit.SubmittedEvents()
 _looks_again = threading.Lock()
+_counts_dropped = threading.Lock()
 
 
 def needs_event(queue: int) -> bool:
@@ -107,6 +110,26 @@ def hand_over() -> None:
     """
     _, due = state.overdue([settings().job_kind], 0, emit.MAX_OPEN)
     _emit(due[:1] + due[1:][-1:])
+
+
+def _count_dropped_soon() -> None:
+    if _counts_dropped.acquire(blocking=False):
+        greenlets.start(_count_dropped)
+
+
+def _count_dropped() -> None:
+    """Count the dropped events of a moment together: a Broker that is away must not cost a call of Redis for each."""
+    try:
+        greenlets.wait_for(asyncio.sleep(DROPPED_SECONDS))
+    finally:
+        _counts_dropped.release()
+    try:
+        state.count_dropped(_events.take_uncounted())
+    except UnavailableError as error:
+        _log.warning("dropped events were not counted: %s", error)
+
+
+_events = emit.SubmittedEvents(_count_dropped_soon)
 
 
 def _service_kinds() -> list[str]:

@@ -7,7 +7,7 @@ UnconfirmedError when too few replicas have what they wrote.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -303,6 +303,11 @@ def announce(kinds: Collection[str], most: int, first_s: float, longest_s: float
     """
     calls = [("announce", most, first_s, longest_s, settings().job_max_running, kind) for kind in kinds]
     return [due for kind, reply in zip(kinds, run_all(calls), strict=True) for due in _due(kind, reply)]
+
+
+def count_dropped(events: Mapping[str, int]) -> None:
+    """Count events of submitted jobs that were dropped, by the kind of their jobs."""
+    run("count_dropped", *chain.from_iterable(events.items()))
 
 
 def outbox_take(most: int, hidden_for_s: float) -> list[Ended]:

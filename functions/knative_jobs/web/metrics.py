@@ -24,6 +24,10 @@ _COUNTERS = {
         "knative_jobs_duplicates",
         "Events of jobs that were not waiting: delivered again, or another worker had come for the job already.",
     ),
+    "dropped": (
+        "knative_jobs_events_dropped",
+        "Events of submitted jobs that were dropped, as too many were on their way.",
+    ),
     "lease-losses": ("knative_jobs_lease_losses", "Attempts taken back because their worker was not heard of."),
     "late-finishes": ("knative_jobs_late_finishes", "Outcomes refused because the job was no longer that attempt's."),
 }

@@ -30,6 +30,7 @@
 --                                duplicates     claims of a job that was not waiting
 --                                lease-losses   attempts taken back
 --                                late-finishes  finishes refused
+--                                dropped        events of submitted jobs that no process had room for
 --                                swept-at       when the sweeper last looked, in whole seconds; with `default` alone
 --   jobs.minute.<n>      hash    the totals as the n-th minute of the epoch began, if anything happened in it; for 2 hours
 --
