@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,8 @@ import aiohttp
 from knative_jobs.events.emit import ENDED, SUBMITTED
 from knative_jobs.runtime.job_status import ENDINGS
 from knative_jobs.runtime.settings import settings
-from local import FUNCTIONS, ROOT, loopback, manifests, ports, redis_server, redis_users
+from local import FUNCTIONS, ROOT, instance, loopback, manifests, ports, redis_server, redis_users
 from local.daemon import Daemon, StartError
-from local.instance import command
 from local.knative import MARGIN_SECONDS, PASSWORDS
 from local.log import say
 from local.manifests import JOBSINK_HOST
@@ -28,6 +27,8 @@ from local.redis_users import API, OPENER
 
 HOST = "127.0.0.1"
 REDIS_PORT = 6379
+ADMINISTRATOR = "REDIS_ADMIN_PASSWORD"
+"""The variable with the password of a Redis user who may do everything, for those who measure. Unset: there is none."""
 
 
 class Options(NamedTuple):
@@ -72,7 +73,6 @@ async def supervise(options: Options, lock: IO[str]) -> None:
 
 
 async def _run(options: Options, lock: IO[str]) -> None:
-    port, data = options.port, options.data
     folders = [manifests.BASE, *options.kinds, *options.components]
     async with AsyncExitStack() as stack:  # what is entered last is stopped first
         processes = Processes(lock)
@@ -81,46 +81,70 @@ async def _run(options: Options, lock: IO[str]) -> None:
         broker_socket = socket.create_server((HOST, 0))
         redis_port = stack.enter_context(ports.reserved(HOST, REDIS_PORT))
         try:
-            env, declared = _environment(redis_port, broker_socket, folders), manifests.services(*folders)
+            env, internal = _environment(redis_port, broker_socket, folders), _internal_users(folders)
         except manifests.ManifestError as error:  # a SystemExit would leave a traceback, of the task that it came from
             raise StartError(str(error)) from None
-        say("redis", f"listens on {redis_port}, keeps its data and its log in {data}")
-        # Who measures may have to do what no function may.
-        passwords = redis_users.write(data, env.pop("REDIS_ADMIN_PASSWORD", ""))
-        redis_command = redis_server.command(redis_port, data, env, data / redis_users.FILE)
-        redis_ready = partial(redis_server.opened, redis_port, passwords[OPENER])
-        redis = Daemon(processes, env, "redis", redis_command, redis_ready)
+        say("redis", f"listens on {redis_port}, keeps its data and its log in {options.data}")
+        passwords = redis_users.write(options.data, os.environ.get(ADMINISTRATOR, ""))
+
+        redis = _redis(processes, env, redis_port, options.data, passwords)
         stack.push_async_callback(redis.stop, MARGIN_SECONDS)
         try:
             await redis.start()
         except StartError:
-            raise StartError(redis_server.why_not(data)) from None
+            raise StartError(redis_server.why_not(options.data)) from None
 
-        grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         fds = [broker_socket.fileno(), lock.fileno()]
-        arguments = [*fds, options.max_workers, int(options.reload), *folders]
-        knative_command = [sys.executable, "-P", "-m", "local.knative", *map(str, arguments)]
-        knative_ready = partial(_answers, client, env["K_SINK"])
-        job_sinks = manifests.job_sinks(*folders)
-        internal = {s.redis_user for s in declared if not s.public} | {s.redis_user for s in job_sinks}
-        its_env = env | {PASSWORDS: json.dumps({user: passwords[user] for user in internal & passwords.keys()})}
-        knative = Daemon(processes, its_env, "knative", knative_command, knative_ready, fds, prints=True)
-        endpoints_command = command(ROOT / "local" / "endpoints.py", HOST, port)
-        endpoints_ready = partial(_answers, client, f"http://{HOST}:{port}/")
-        its_env = env | {"REDIS_USERNAME": API, "REDIS_PASSWORD": passwords[API]}
-        endpoints = Daemon(processes, its_env, "endpoints", endpoints_command, endpoints_ready)
+        of_internal = {user: passwords[user] for user in internal & passwords.keys()}
+        knative = _knative(processes, env | {PASSWORDS: json.dumps(of_internal)}, client, fds, options, folders)
+        of_api = {"REDIS_USERNAME": API, "REDIS_PASSWORD": passwords[API]}
+        endpoints = _endpoints(processes, env | of_api, client, options.port)
+        grace_s = settings().worker_grace_seconds + MARGIN_SECONDS
         stack.push_async_callback(knative.stop, grace_s + MARGIN_SECONDS)
         stack.push_async_callback(endpoints.stop, grace_s)
         async with asyncio.TaskGroup() as starting:
             starting.create_task(knative.start())
             starting.create_task(endpoints.start())
 
-        if also := await loopback.listen(port, HOST):
+        if also := await loopback.listen(options.port, HOST):
             stack.callback(also.close)
-        _greet(port, redis_port)
+        _greet(options.port, redis_port)
         async with asyncio.TaskGroup() as running:
             for kept in (redis, knative, endpoints):
                 running.create_task(kept.keep())
+
+
+def _redis(processes: Processes, env: Mapping[str, str], port: int, data: Path, passwords: Mapping[str, str]) -> Daemon:
+    """Return the Redis server, for the users of the file in its data folder."""
+    command = redis_server.command(port, data, env, data / redis_users.FILE)
+    return Daemon(processes, env, "redis", command, partial(redis_server.opened, port, passwords[OPENER]))
+
+
+def _knative(
+    processes: Processes,
+    env: Mapping[str, str],
+    client: aiohttp.ClientSession,
+    fds: Sequence[int],
+    options: Options,
+    folders: Sequence[Path],
+) -> Daemon:
+    """Return the process that has the Broker and starts workers. It gets the Broker's socket and the lock: `fds`."""
+    arguments = [*fds, options.max_workers, int(options.reload), *folders]
+    command = [sys.executable, "-P", "-m", "local.knative", *map(str, arguments)]
+    return Daemon(processes, env, "knative", command, partial(_answers, client, env["K_SINK"]), fds, prints=True)
+
+
+def _endpoints(processes: Processes, env: Mapping[str, str], client: aiohttp.ClientSession, port: int) -> Daemon:
+    """Return the server of the public functions."""
+    answers = partial(_answers, client, f"http://{HOST}:{port}/")
+    command = instance.command(ROOT / "local" / "endpoints.py", HOST, port)
+    return Daemon(processes, env, "endpoints", command, answers)
+
+
+def _internal_users(folders: Sequence[Path]) -> set[str]:
+    """Return the Redis users of the functions that only the Broker calls."""
+    services = {service.redis_user for service in manifests.services(*folders) if not service.public}
+    return services | {job_sink.redis_user for job_sink in manifests.job_sinks(*folders)}
 
 
 def _environment(redis_port: int, broker_socket: socket.socket, folders: Sequence[Path]) -> dict[str, str]:
@@ -128,7 +152,8 @@ def _environment(redis_port: int, broker_socket: socket.socket, folders: Sequenc
     search = [str(FUNCTIONS), os.environ.get("PYTHONPATH"), str(ROOT)]
     triggers = manifests.triggers(*folders)
     of_jobs = [trigger for trigger in triggers if trigger.attributes.get("type") == SUBMITTED]
-    return os.environ | {
+    own = {name: value for name, value in os.environ.items() if name != ADMINISTRATOR}
+    return own | {
         # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.
         "REDIS_URL": os.environ.get("REDIS_PROXY_URL", f"redis://{HOST}:{redis_port}/0"),
         "REDIS_USERNAME": "",
