@@ -156,6 +156,21 @@ class TestOneEventLoop:
             )
         )
 
+    def test_whatever_way_the_work_prints_it_is_in_the_log(self, many: Start, submit: Submit, store: Redis) -> None:
+        function, job_id = many(K_SERVICE="worker"), submit("print_otherwise")
+        assert function.deliver(job_id) == 204
+        assert store.record(job_id)["status"] == "complete"
+        said = {
+            line["message"]: line.get("job_id")
+            for line in map(json.loads, filter(lambda text: "printed" in text, function.log().splitlines()))
+        }
+        assert said == {
+            "printed as bytes": None,
+            "printed by a program": None,
+            "printed in words": job_id,
+            "printed to the other": job_id,
+        }
+
     def test_cancelling_failing_and_a_time_limit_are_each_for_one_job(
         self, many: Start, submit: Submit, start: Start, store: Redis, effects: Path
     ) -> None:

@@ -444,6 +444,14 @@ async def fork_at_once(job: Job) -> str:
     return "of the child"
 
 
+async def print_otherwise_at_once(job: Job) -> str:
+    sys.stdout.buffer.write(b"printed as bytes\n")
+    subprocess.run(["echo", "printed by a program"], stdout=sys.stdout, check=True)
+    print("printed", "in", "words", flush=True)
+    sys.stderr.write("printed to the other\n")
+    return "done"
+
+
 async def wait_at_once(job: Job) -> None:
     while not Path(str(job.start)).exists():
         await asyncio.sleep(0.5)

@@ -117,7 +117,10 @@ class ToWorker(logging.Handler):
 
 
 class Printed(io.TextIOBase):
-    """Standard output of a process that does several attempts at once: each line goes out with who has printed it."""
+    """Standard output of a process that does several attempts at once: each line goes out with who has printed it.
+
+    What does not come through `write`, as from a program that is started, goes out as it is.
+    """
 
     encoding = "utf-8"
 
@@ -125,6 +128,10 @@ class Printed(io.TextIOBase):
         super().__init__()
         self._mark = mark
         self._begun: dict[tuple[Any, ...], str] = {}
+        self.buffer = io.FileIO(1, "w", closefd=False)
+
+    def fileno(self) -> int:
+        return 1
 
     def writable(self) -> bool:
         return True
