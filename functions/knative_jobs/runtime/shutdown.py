@@ -12,6 +12,7 @@ stopping = threading.Event()
 """Set once this process has been told to stop."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_WAKE = signal.SIGURG  # ignored where it has no handler
 _to_call: list[Callable[[], object]] = []
 
 
@@ -26,13 +27,21 @@ def watch() -> None:
     The servers install handlers of their own after this, so it listens beside them. Without a handler it hears nothing:
     https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 
-    The main thread gets the signal once more. The kernel may have given it to another thread, as to one that is just
-    starting a process: then Python only notes it for the main thread, and a server that waits there does not wake.
+    The kernel may give the signal to another thread than the main one, as to one that is just starting a process. Then
+    Python only notes it for the main thread, and a server that waits there does not wake. So the main thread gets a
+    second signal, which nobody else uses. From then on, further ones of the first are ignored: granian's handler,
+    interrupted by itself, waits for itself.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)  # for the life of the process
+    signal.signal(_WAKE, _ignore_more)
     threading.Thread(target=_listen, args=[ours], daemon=True).start()
+
+
+def _ignore_more(*_: object) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def handle() -> None:
@@ -46,10 +55,10 @@ def handle() -> None:
 
 
 def _listen(woken: socket.socket) -> None:
-    while not (came := set(_SIGNALS) & set(woken.recv(16))):
+    while not set(_SIGNALS) & set(woken.recv(16)):
         pass
     _stop()
-    signal.pthread_kill(threading.main_thread().ident or 0, came.pop())
+    signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
     while woken.recv(16):  # Python goes on writing there
         pass
 
