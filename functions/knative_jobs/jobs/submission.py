@@ -187,7 +187,7 @@ def _kind(given: dict[str, Raw], inside: str) -> str:
     else:
         kind = DEFAULT_KIND
     if kind not in settings().job_kinds:
-        raise InvalidError(f"There are no jobs of kind {kind} here, as {inside} is; kind is one of: {_kinds()}.")
+        raise InvalidError(f"There is no kind {kind}, which {inside} has; kind is one of: {_kinds()}.")
     return kind
 
 
