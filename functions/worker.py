@@ -7,10 +7,9 @@ the work is in the job's record and no failure of the delivery: 5xx only says th
 import functions_framework
 from flask import Request, Response
 
-from knative_jobs.runtime.settings import settings
 from knative_jobs.work import launcher
 
-launcher.start(settings().worker_concurrency)  # first, for it takes as long as the imports that follow
+launcher.start()  # first, for it takes as long as the imports that follow
 
 from knative_jobs.events import cloudevent, emit  # noqa: E402
 from knative_jobs.jobs import attempt  # noqa: E402

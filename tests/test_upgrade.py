@@ -38,13 +38,9 @@ def told(request: pytest.FixtureRequest, store: Redis) -> dict[str, Record]:
     return dict(state["jobs"])
 
 
-def record(endpoint: Start, job_id: str) -> Record:
-    return dict(endpoint("jobs_status").request("GET", f"/jobs_status?job_id={job_id}").json())
-
-
-def test_each_job_is_told_of_as_before(endpoint: Start, told: dict[str, Record]) -> None:
+def test_each_job_is_told_of_as_before(endpoint: Start, status, told: dict[str, Record]) -> None:
     for job in told.values():
-        assert record(endpoint, job["id"]) == job
+        assert status(job["id"]) == job
     ids = {name: job["id"] for name, job in told.items()}
     for listing, name in (
         ("completed_jobs", "complete"),
@@ -58,7 +54,7 @@ def test_each_job_is_told_of_as_before(endpoint: Start, told: dict[str, Record])
 
 
 def test_jobs_that_waited_or_ran_are_done_once_and_all_ends_are_announced(
-    endpoint: Start, worker: Start, start: Start, told: dict[str, Record], broker: Broker, store: Redis
+    status, worker: Start, start: Start, told: dict[str, Record], broker: Broker, store: Redis
 ) -> None:
     open_ = {name: job for name, job in told.items() if job["status"] in ("submitted", "in progress")}
     sweeper = start("sweeper", K_SINK=broker.url, SWEEP_SECONDS="0", JOB_BACKOFF_SECONDS="0.2").ready()
@@ -69,10 +65,10 @@ def test_jobs_that_waited_or_ran_are_done_once_and_all_ends_are_announced(
     def all_done() -> bool:
         sweeper.request("POST")
         function.deliver(told["waits"]["id"])
-        return all(record(endpoint, job["id"])["status"] == "complete" for job in open_.values())
+        return all(status(job["id"])["status"] == "complete" for job in open_.values())
 
     eventually(all_done)
-    attempts = {name: record(endpoint, job["id"])["attempt"] for name, job in open_.items()}
+    attempts = {name: status(job["id"])["attempt"] for name, job in open_.items()}
     assert attempts == {name: 2 if name in ("tried once", "in progress") else 1 for name in open_}
     ended = {job["id"] for name, job in told.items() if name != "cancelled"}
     eventually(lambda: ended <= {event["ce-subject"] for event, _ in broker.events if event["ce-type"] != SUBMITTED})

@@ -511,14 +511,24 @@ def test_two_workers_share_the_jobs_and_each_shows_its_address(
     assert sum(split.values()) == 10
 
 
-def test_a_jobsink_does_the_job_of_its_event_file(start: Start, submit, status, tmp_path: Path, effects: Path) -> None:
-    job_id = submit("return")
-    other_id = submit("return")
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"JOB_WORK": "sample_work:work"},
+        {"JOB_WORK": "unruly_work:at_once", "WORKER_CONCURRENCY": "8"},
+    ],
+    ids=["a function", "async def, with a WORKER_CONCURRENCY"],
+)
+def test_a_jobsink_does_the_job_of_its_event_file(
+    start: Start, submit, status, tmp_path: Path, effects: Path, work: dict[str, str]
+) -> None:
+    does = "return" if "sample" in work["JOB_WORK"] else "sleep 0.1"
+    job_id = submit(does)
+    other_id = submit(does)
     event = {"specversion": "1.0", "type": "dev.knative-jobs.job.submitted", "source": "/jobs", "id": "1"}
     (tmp_path / "event").write_text(json.dumps(event | {"subject": job_id, "data": {}}))
-    settings = {"JOB_WORK": "sample_work:work", "EFFECTS": str(effects)}
     command = ["-m", "knative_jobs.server.jobsink", str(tmp_path / "event")]
-    assert start("worker", command=command, **settings).process.wait(PATIENCE_S) == 0
+    assert start("worker", command=command, EFFECTS=str(effects), **work).process.wait(PATIENCE_S) == 0
     assert status(job_id)["status"] == "complete"
     assert status(other_id)["status"] == "submitted", "each has its own Kubernetes Job"
 

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from typing import NoReturn
 
+from knative_jobs.runtime.greenlets import in_background
 from knative_jobs.work import one_attempt, output
 from knative_jobs.work.api import Work
 from knative_jobs.work.messages import Channel
@@ -26,8 +27,7 @@ def serve(worker: Channel, work: Work, mark: str) -> NoReturn:
 
 
 async def _serve(worker: Channel, work: Work) -> None:
-    loop, attempts = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-    gone = asyncio.Event()
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
 
     def accept() -> None:
         try:
@@ -35,10 +35,8 @@ async def _serve(worker: Channel, work: Work) -> None:
         except (EOFError, OSError):
             loop.remove_reader(worker.fileno())
             gone.set()
-            return
-        task = loop.create_task(_attempt(channel, work))
-        attempts.add(task)  # the loop alone does not keep it
-        task.add_done_callback(attempts.discard)
+        else:
+            in_background(_attempt(channel, work))
 
     loop.add_reader(worker.fileno(), accept)
     await gone.wait()

@@ -32,7 +32,7 @@ class WorkProcess:
     """
 
     def __init__(self) -> None:
-        """Start it. Of `async def` work it can do several attempts at once, if it has been asked for: see `start`.
+        """Start it.
 
         Raises:
             OSError: it could not be started.
@@ -44,7 +44,6 @@ class WorkProcess:
         said, says = os.pipe()
         alive, self._alive = os.pipe()
         command = [sys.executable, "-P", "-m", "knative_jobs.work.process", str(theirs.fileno()), str(alive), mark]
-        command += ["several"] if _may_be_shared else []
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -203,7 +202,6 @@ _idle: list[WorkProcess] = []
 """The processes that no attempt has."""
 _living: set[WorkProcess] = set()
 """All that have not been ended."""
-_may_be_shared = False
 _sharing = threading.Lock()
 _shared: SharedProcess | None = None
 """The process that does all attempts, when one does several at once."""
@@ -216,16 +214,11 @@ def unusable(why: str) -> str:
     return f"JOB_WORK={s.job_work!r} cannot be used{limit}: {why}"
 
 
-def start(at_once: int = 1) -> None:
+def start() -> None:
     """Start a process, and do not wait for it: it imports the user's work beside what the caller imports.
 
     Work that a service does needs none.
-
-    Args:
-        at_once: how many jobs this worker does at once. With more than one, one process does all that is `async def`.
     """
-    global _may_be_shared
-    _may_be_shared = at_once > 1
     if not work_address.is_address(settings().job_work):
         WorkProcess().release()
 

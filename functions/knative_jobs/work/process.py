@@ -1,10 +1,10 @@
-"""The process that does the user's work: `python -m knative_jobs.work.process SOCKET PIPE MARK [several]`.
+"""The process that does the user's work: `python -m knative_jobs.work.process SOCKET PIPE MARK`.
 
 It is apart from the worker that holds the claim, so that the heartbeat goes on whatever the work does (holds the GIL,
 blocks in C), an attempt can be ended when its time is over, and work that takes its process down does not take the
 worker with it. `work.messages` says what the two tell each other over the socket, `work.output` how what the work says
-gets to the worker. The pipe is open for as long as the worker lives. With `several`, `async def` work is asked for
-several attempts at once: `event_loop` says how.
+gets to the worker. The pipe is open for as long as the worker lives. With WORKER_CONCURRENCY, `async def` work is asked
+for several attempts at once: `event_loop` says how.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from knative_jobs.work.messages import Channel
 def main() -> None:
     """Serve one worker until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker to act upon
-    messages, alive, mark, at_once = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["several"]
+    messages, alive, mark = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     for descriptor in (messages, alive):
         os.set_inheritable(descriptor, False)  # not for the programs that the work starts
     threading.Thread(target=_die_with_worker, args=[alive], daemon=True).start()
@@ -40,7 +40,7 @@ def main() -> None:
         traceback.print_exc()
         worker.send("unusable", f"{type(error).__name__}: {error}")
         return
-    if at_once and _is_async(work):
+    if settings().worker_concurrency > 1 and _is_async(work):
         from knative_jobs.work import event_loop
 
         worker.send("ready", "several")
