@@ -224,11 +224,11 @@ def test_a_job_is_found_by_its_id_and_by_nothing_else(visit: Open, api: Api, exp
     search.press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("#job-record")).to_contain_text("worker-ip")
-    assert page.url.endswith(f"#job={job_id}")
+    expect(page).to_have_url(re.compile(f"#job={job_id}$"))
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     expect(search).to_be_focused()
-    assert "#" not in page.url
+    expect(page).not_to_have_url(re.compile("#"))
     search.fill(UNKNOWN_ID)
     page.get_by_role("button", name="Find").click()
     expect(dialog.get_by_role("alert")).to_contain_text(f"There is no job {UNKNOWN_ID}")
