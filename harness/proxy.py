@@ -48,12 +48,12 @@ class Proxy:
         """Cut every connection, and take no more."""
 
         async def close() -> None:
-            self._server.close()
-            while self.open:
+            # Those that were accepted a moment ago are known to a task alone, which fails once the server is closed.
+            self.loop.remove_reader(self._server.sockets[0].fileno())
+            while self.open or len(asyncio.all_tasks()) > 1:
                 self._cut()
-                await asyncio.sleep(0)  # for the transports to close
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
+                await asyncio.sleep(0)
+            self._server.close()
 
         asyncio.run_coroutine_threadsafe(close(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -107,8 +107,6 @@ class _End(asyncio.Protocol):
         except OSError:
             self.transport.close()
             return
-        if self.transport.is_closing():
-            self._other.transport.close()
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -127,6 +125,8 @@ class _End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._proxy.open.discard(self.transport)
         self._proxy.silent.discard(self.transport)
+        if not self._is_redis:
+            self._connecting.cancel()
         self._write_late(b"")
 
     def pause_writing(self) -> None:
