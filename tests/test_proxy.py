@@ -90,9 +90,9 @@ def test_pieces_are_late_by_the_delay_and_do_not_wait_for_each_other(proxy, conn
     for _ in range(30):
         connected.client.sendall(b".")
         time.sleep(0.01)
-    assert received(connected.server, 1) == b"."
+    first = received(connected.server, 1)  # or more, on a machine that is busy
     assert time.monotonic() - began_at >= 1
-    assert received(connected.server, 29) == 29 * b"."
+    assert first + received(connected.server, 30 - len(first)) == 30 * b"."
     # One after another they would take 30 s; a machine that is busy has room below that.
     assert time.monotonic() - began_at < 20
 
