@@ -3,7 +3,9 @@
 import functions_framework
 from flask import Request, Response
 
+from knative_jobs.events import cloudevent
 from knative_jobs.jobs import follow, submission
+from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.web import links
 from knative_jobs.web.answers import RETRY_AFTER_SECONDS, answer
 from knative_jobs.web.endpoint import endpoint
@@ -14,6 +16,10 @@ from knative_jobs.web.preferences import APPLIED, preferences
 @endpoint("POST", "/jobs")
 def jobs(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch; or 200 with a job that has ended."""
+    if cloudevent.is_one(request.headers):
+        raise InvalidError(
+            "This is a CloudEvent. Events go to the Service job-requests, which answers them as a Trigger needs it."
+        )
     new_jobs, is_batch = submission.parse(request.get_data())
     key, traceparent = (request.headers.get(name, "") for name in ("Idempotency-Key", "traceparent"))
     submitted = submission.submit(new_jobs, key, request.remote_user or "", traceparent)

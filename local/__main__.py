@@ -55,9 +55,8 @@ def _options() -> argparse.Namespace:
     kinds = "the folder with a folder for each kind of job; its parent may have their work (default: knative/kinds)"
     add("--kinds", type=Path, default=manifests.KINDS, metavar="DIR", help=kinds)
     add("--reload", action="store_true", help="restart the workers when a Python file beside their work changes")
-    also = "a folder of knative/components to run besides: %(choices)s; may be given more than once"
-    names = manifests.components()
-    add("--component", action="append", default=[], dest="components", choices=names, help=also)
+    also = f"a component to run besides: {', '.join(manifests.components())}, or a folder; may be given more than once"
+    add("--component", action="append", type=_component, default=[], dest="components", metavar="NAME", help=also)
     parser.epilog = "PORT=5000 and every other setting come from the environment, as in JOB_SECONDS=3 scripts/local."
     options = parser.parse_args()
     if not 1 <= options.max_workers <= MAX_WORKERS:
@@ -68,8 +67,19 @@ def _options() -> argparse.Namespace:
             filter(None, [os.environ.get("PYTHONPATH"), str(options.kinds.resolve().parent)])
         )
     options.kinds = manifests.kinds(options.kinds.resolve())
-    options.components = [manifests.COMPONENTS / name for name in options.components]
     return options
+
+
+def _component(name: str) -> Path:
+    """Return the folder of a component of ours, or of one that is elsewhere."""
+    if name in manifests.components():
+        return manifests.COMPONENTS / name
+    if os.sep not in name or not any(Path(name).glob("**/*.yaml")):
+        known = ", ".join(manifests.components())
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is none of {known}, and no folder, with a / in it, that has manifests"
+        )
+    return Path(name).resolve()
 
 
 def _port() -> int:

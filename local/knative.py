@@ -84,7 +84,11 @@ async def main(listener: socket.socket, lock: IO[str], max_workers: int, reload:
         await web.SockSite(runner, listener).start()
         sources = manifests.ping_sources(*folders)
         async with asyncio.TaskGroup() as sending:  # one that fails ends all of it, and is seen
-            tasks = [sending.create_task(pings.send(source, post)) for source in sources]
+            tasks = [
+                # A sweep at once, so that nothing waits which a crash left behind.
+                sending.create_task(pings.send(source, post, at_once=source.name == "sweeper"))
+                for source in sources
+            ]
             if reload:
                 tasks.append(sending.create_task(reloading.restart(workers)))
             await stop.wait()

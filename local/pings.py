@@ -1,6 +1,7 @@
 """PingSources: events sent at the times of a cron schedule."""
 
 import asyncio
+import time
 import uuid
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -14,13 +15,22 @@ from local.log import say
 from local.manifests import PingSource
 
 
-async def send(source: PingSource, post: Post) -> None:
-    """Send the source's event now, so that nothing waits which a crash left behind, and on its schedule, for ever."""
-    zone = ZoneInfo(source.timezone) if source.timezone else UTC
-    while True:
+async def send(source: PingSource, post: Post, *, at_once: bool) -> None:
+    """Send the source's event on its schedule, for ever.
+
+    Args:
+        source: says what is sent, when and where to.
+        post: sends it.
+        at_once: send the event now, too.
+    """
+    if at_once:
         await _send_once(source, post)
-        now = datetime.now(zone)
-        await asyncio.sleep((next(CronSim(source.schedule, now)) - now).total_seconds())
+    zone = ZoneInfo(source.timezone) if source.timezone else UTC
+    at = datetime.now(zone)
+    while True:
+        at = next(CronSim(source.schedule, max(at, datetime.now(zone))))
+        await asyncio.sleep(at.timestamp() - time.time())  # of the epoch, for a day may have 23 hours, or 25
+        await _send_once(source, post)
 
 
 async def _send_once(source: PingSource, post: Post) -> None:

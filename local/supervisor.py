@@ -85,6 +85,7 @@ async def _run(options: Options, lock: IO[str]) -> None:
         except manifests.ManifestError as error:  # a SystemExit would leave a traceback, of the task that it came from
             raise StartError(str(error)) from None
         say("redis", f"listens on {redis_port}, keeps its data and its log in {options.data}")
+        say("broker", f"takes events on {env['K_SINK']}")
         passwords = redis_users.write(options.data, os.environ.get(ADMINISTRATOR, ""))
 
         redis = _redis(processes, env, redis_port, options.data, passwords)

@@ -86,6 +86,7 @@ class TestJobId:
         ("retry_job", "GET", "POST"),
         ("sweeper", "GET", "POST"),
         ("dead_letter", "GET", "POST"),
+        ("job_requests", "GET", "POST"),
     ],
 )
 def test_a_wrong_method_is_told_the_right_one(
@@ -118,7 +119,7 @@ class TestEvents:
         answer = endpoint("jobs").request("POST", "/jobs", body=EXAMPLE)
         return str(answer.json()["id"])
 
-    @pytest.fixture(params=["worker", "dead_letter"])
+    @pytest.fixture(params=["worker", "dead_letter", "job_requests"])
     def subscriber(self, endpoint: Start, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 

@@ -63,12 +63,15 @@ def test_each_event_finds_a_thread_and_so_does_a_probe(
 
 
 def test_what_ends_one_job_leaves_the_others(
-    four: Start, submit: Submit, start: Start, store: Redis, tmp_path: Path
+    four: Start, submit: Submit, endpoint: Start, start: Start, store: Redis, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go-on"
-    dies, cancelled, late, done = (submit(w) for w in ("die", "watch-cancelled", "sleep 600", f"wait-for {go_on}"))
-    threads = deliver(four(JOB_TIMEOUT_SECONDS="4"), dies, cancelled, late, done)
-    eventually(lambda: store.record(dies)["status"] == "failed" and running(store) == 3)
+    dies, cancelled, done = (submit(work) for work in ("die", "watch-cancelled", f"wait-for {go_on}"))
+    body = '{"start": "sleep 600", "end": 2, "timeout": 2}'
+    late = endpoint("jobs").request("POST", "/jobs", body=body).json()["id"]
+    threads = deliver(four(), dies, cancelled, late, done)
+    eventually(lambda: store.record(dies)["status"] == "failed" and store.record(late)["status"] == "failed")
+    eventually(lambda: running(store) == 2)
     assert start("cancel_job").ready().request("POST", f"/cancel_job?job_id={cancelled}").status == 202
     eventually(lambda: store.record(cancelled)["status"] == "cancelled")
     go_on.touch()

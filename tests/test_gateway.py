@@ -152,7 +152,7 @@ class TestOnACluster:
         for page in ("/", "/dashboard", "/dashboard/page.js", "/docs", "/docs/init.js", "/metrics"):
             assert ask("GET", page).status == 200
         assert "POST /jobs" in problem(ask("GET", "/nothing"), 404)
-        for hidden in ("/worker", "/sweeper", "/dead_letter"):
+        for hidden in ("/worker", "/sweeper", "/dead_letter", "/job_requests"):
             problem(ask("POST", hidden, body="{}"), 404)
 
     def test_a_body_that_is_too_long_gets_our_own_answer(self, ask: Ask) -> None:

@@ -24,11 +24,23 @@ LEASE, RETENTION, ATTEMPTS, MAX_QUEUED, DELAY, VISIBILITY, RELEASES = 10, 100, 3
 ENDED = {"complete", "failed", "cancelled"}
 ANNOUNCED = {"complete", "cancelled"}
 STATUSES = ("submitted", "in-progress", "complete", "failed", "cancelled")
-OF_KIND = (*STATUSES, "incomplete", "due")
+OF_KIND = (*STATUSES, "incomplete", "due", "postponed")
 KINDS = {"default": "", "other": ".other"}
 """Each kind, and what the names of its keys end with."""
 INDEXES = (*(name + end for name in OF_KIND for end in KINDS.values()), "leases", "retention", "outbox")
 kinds = strategies.sampled_from(list(KINDS))
+options = strategies.sampled_from(
+    [
+        "",
+        "",
+        "",
+        f"delay {DELAY}",
+        f"run-at {LEASE}",
+        "max-attempts 1",
+        f"delay {DELAY} max-attempts 2 retention {LEASE}",
+    ]
+)
+"""What jobs say for themselves; a run-at counts from now on."""
 
 
 @dataclass
@@ -47,6 +59,10 @@ class Job:
     removed: float = 0
     outbox: float | None = None
     releases: int = 0
+    run_at: float = 0
+    max_attempts: int = ATTEMPTS
+    retention: float = RETENTION
+    postponed: float | None = None
     ended: list[tuple[int, str]] = field(default_factory=list)
     cancel_requested: bool = False
     result: str | None = None
@@ -97,7 +113,7 @@ class Life(RuleBasedStateMachine):
         back = state.follow_clock(VISIBILITY)
         assert back == pytest.approx(max(0, self.seen - self.now) if self.seen - self.now >= 1 else 0, abs=1e-3)
         for job in self.jobs.values() if back else ():
-            job.due -= back if job.due > self.now + 1e-3 else 0
+            job.due = max(job.due - back, job.run_at) if job.due > self.now + 1e-3 else job.due
             job.lease = min(job.lease, self.now + LEASE)
             job.removed -= back if job.removed > self.now + RETENTION else 0
             job.outbox = None if job.outbox is None else min(job.outbox, self.now + VISIBILITY)
@@ -112,11 +128,13 @@ class Life(RuleBasedStateMachine):
         assert not found.foreign
         for job in self.jobs.values():
             if missing == "due" + KINDS[job.kind]:
-                job.due = self.now
+                job.due = max(self.now, job.run_at)
+            elif missing == "postponed" + KINDS[job.kind]:
+                job.postponed = None
             elif missing == "leases":
                 job.lease = self.now + LEASE
             elif missing == "retention" and job.status in ENDED:
-                job.removed = self.now + RETENTION
+                job.removed = self.now + job.retention
 
     @rule(job_id=consumes(ids))
     def lose_a_record(self, job_id: str) -> None:
@@ -129,21 +147,45 @@ class Life(RuleBasedStateMachine):
             assert state.check(10_000).removed == [job_id]
             assert state.check(10_000) == ([], [], [])
 
-    @rule(target=ids, batch=strategies.lists(kinds, min_size=1, max_size=3))
-    def submit(self, batch: list[str]) -> Any:
-        new = {f"{self.count + i:08d}-0000-4000-8000-000000000000": kind for i, kind in enumerate(batch)}
-        due = {kind: self.number(kind, "submitted") + batch.count(kind) for kind in dict.fromkeys(batch)}
-        reply = state.submit([new_job(job_id, kind=kind) for job_id, kind in new.items()])
-        if any(number > MAX_QUEUED for number in due.values()):
+    @rule(target=ids, batch=strategies.lists(strategies.tuples(kinds, options), min_size=1, max_size=3))
+    def submit(self, batch: list[tuple[str, str]]) -> Any:
+        jobs, wait = [], Counter[str]()
+        for place, (kind, given) in enumerate(batch, self.count):
+            says = dict(zip(given.split()[::2], map(int, given.split()[1::2]), strict=True))
+            after = says.get("delay", 0) or says.get("run-at", 0)
+            jobs.append(Job(place, kind, due=self.now + after, run_at=after and self.now + after))
+            jobs[-1].max_attempts = says.get("max-attempts", ATTEMPTS)
+            jobs[-1].retention = says.get("retention", RETENTION)
+            wait[kind] += not after
+        due = {kind: self.due(kind) + wait[kind] for kind in wait}
+        new = {f"{job.place:08d}-0000-4000-8000-000000000000": job for job in jobs}
+        options = [given.replace(f"run-at {LEASE}", f"run-at {self.now + LEASE:.6f}") for _, given in batch]
+        submitted = max(self.now, max((job.submitted for job in self.jobs.values()), default=0))
+        reply = state.submit(
+            [new_job(i, kind=job.kind, options=given) for (i, job), given in zip(new.items(), options, strict=True)]
+        )
+        if any(number > MAX_QUEUED and wait[kind] for kind, number in due.items()):
             assert reply.word == "full"
             return multiple()
-        for job_id, kind in new.items():
-            submitted = max(self.now, max((job.submitted for job in self.jobs.values()), default=0))
-            self.jobs[job_id] = Job(self.count, kind, due=self.now, submitted=submitted)
-            self.count += 1
-            self.happened(kind, "submitted")
         assert (reply.word, reply.due) == ("submitted", due)
+        run_at = {i: job.run_at for i, job in new.items() if job.run_at}
+        assert {i: float(at) for i, at in reply.run_at.items()} == pytest.approx(run_at, abs=1e-5)
+        for job in jobs:
+            job.submitted = submitted
+            self.happened(job.kind, "submitted")
+        self.count += len(jobs)
+        self.jobs |= new
         return multiple(*new)
+
+    @rule(kind=kinds)
+    def submit_for_a_time_that_is_over(self, kind: str) -> None:
+        new = [new_job(f"{n:08d}-0000-4000-8000-00000000000f", kind=kind) for n in range(2)]
+        reply = state.submit([new[0], new[1]._replace(options=f"run-at {self.now:.6f}")])
+        assert (reply.word, reply.past) == ("past", 1)
+
+    def due(self, kind: str) -> int:
+        waiting = [job for job in self.jobs.values() if (job.kind, job.status) == (kind, "submitted")]
+        return sum(job.due <= self.now + 1e-3 for job in waiting)
 
     def number(self, kind: str, status: str) -> int:
         return sum((job.kind, job.status) == (kind, status) for job in self.jobs.values())
@@ -192,17 +234,19 @@ class Life(RuleBasedStateMachine):
 
     def claimed(self, held: Claim) -> Claim:
         job = self.jobs[held.id]
+        assert self.now >= job.run_at - 1e-6, "never early"
         assert held.attempt == job.attempt + 1
         assert held.attempt > self.tokens.get(held.id, 0), "a token is given out once"
         assert held.failures == job.failures
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
         job.started = self.now
+        job.postponed = None
         self.happened(job.kind, "started")
         if job.attempt > 1:
             self.happened(job.kind, "restarted")
         else:
-            self.happened(job.kind, "waited.micros", round(max(0, self.now - job.submitted), 3) * 1e6)
+            self.happened(job.kind, "waited.micros", round(max(0, self.now - max(job.submitted, job.run_at)), 3) * 1e6)
         return held
 
     def kind_of(self, held: Claim) -> str:
@@ -280,14 +324,14 @@ class Life(RuleBasedStateMachine):
     @rule(job_id=ids)
     def retry(self, job_id: str) -> None:
         job = self.jobs.get(job_id)
-        before, attempts, kind, due = state.retry(job_id)
+        before, attempts, kind, due, due_at = state.retry(job_id)
         assert before == (job.status if job else "unknown")
         if job and job.status in ("failed", "cancelled"):
             assert (attempts, kind) == (job.attempt, job.kind)
-            assert due == self.number(kind, "submitted") + 1
             job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
             job.releases = 0
-            self.wait(job, self.now)
+            self.wait(job, max(self.now, job.run_at))
+            assert (due, due_at) == (self.due(kind), pytest.approx(job.due, abs=1e-3))
             self.happened(job.kind, "retried")
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
@@ -296,6 +340,7 @@ class Life(RuleBasedStateMachine):
         waits = state.postpone(job_id, delay)
         assert waits == bool(job and job.status == "submitted")
         if job and waits:
+            job.postponed = job.due if job.postponed is None else job.postponed
             job.due = max(job.due, self.now + delay)
 
     @rule()
@@ -357,7 +402,7 @@ class Life(RuleBasedStateMachine):
             self.end(job, "cancelled")
             return
         job.failures += 1
-        if final or job.failures >= ATTEMPTS:
+        if final or job.failures >= job.max_attempts:
             self.end(job, "failed")
         else:
             self.wait(job, self.now + delay)
@@ -367,7 +412,8 @@ class Life(RuleBasedStateMachine):
         job.status, job.due, job.lease = "submitted", due, 0
 
     def end(self, job: Job, status: str) -> None:
-        job.status, job.removed = status, self.now + RETENTION
+        job.status, job.removed = status, self.now + job.retention
+        job.postponed = None
         job.outbox = self.now if status in ANNOUNCED else None
         self.happened(job.kind, status)
         if status == "complete":
@@ -397,6 +443,12 @@ class Life(RuleBasedStateMachine):
         scores = {
             **{
                 f"due{end}": {i: j.due for i, j in self.jobs.items() if (j.kind, j.status) == (kind, "submitted")}
+                for kind, end in KINDS.items()
+            },
+            **{
+                f"postponed{end}": {
+                    i: j.postponed for i, j in self.jobs.items() if j.kind == kind and j.postponed is not None
+                }
                 for kind, end in KINDS.items()
             },
             "leases": {i: job.lease for i, job in self.jobs.items() if job.status == "in progress"},
@@ -438,6 +490,10 @@ class Life(RuleBasedStateMachine):
         """At the end, what was counted is what happened."""
         counted = {kind: Counter[str]() for kind in KINDS}
         for standing, _ in state.overview(0, "").kinds:
+            waiting = [job for job in self.jobs.values() if (job.kind, job.status) == (standing.kind, "submitted")]
+            since = [time for job in waiting for time in (job.due, job.postponed) if time is not None]
+            assert standing.oldest_waiting_s == pytest.approx(max(0, self.now - min([*since, self.now])), abs=2e-3)
+            assert standing.delayed == len(waiting) - self.due(standing.kind)
             totals = counted[standing.kind]
             totals.update({what: n for what, n in standing.totals.items() if ".le." not in what})
             for what in ("waited.micros", "ran.micros"):  # submissions at one moment are some microseconds apart

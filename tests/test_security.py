@@ -177,7 +177,7 @@ class TestRedisUsers:
         """Whether Redis refuses a call within the script."""
         sha = reader.script_load(lua_scripts.script(script.stem).text)
         given = {
-            "submit": [9, "", "", 9, "", "", UNKNOWN_ID, "default", 1, 2, "", ""],
+            "submit": [9, "", "", 9, "", "", UNKNOWN_ID, "default", 1, 2, "", "", ""],
             "page": ["incomplete", "", 9, ""],
         }
         given |= {"claim": [job_id, 30, "", 0, "default"], "newest": ["", "", 9, ""], "overview": [60, ""]}

@@ -17,8 +17,30 @@ STATUSES = ("submitted", "in progress", "complete", "failed", "cancelled")
 INDEXES = [f"jobs.{status.replace(' ', '-')}" for status in STATUSES] + ["jobs.incomplete"]
 SETS = [*INDEXES, "jobs.due", "jobs.leases", "jobs.retention", "jobs.outbox"]
 STRINGS = ["jobs.last", "jobs.clock", "jobs.checked"]
-FIELDS = ["id", "status", "start", "end", "submitted-at", "started-at", "finished-at", "attempt", "failures"]
-FIELDS += ["progress", "result", "error", "cancel-requested-at", "number-fields", "traceparent", "worker-ip"]
+FIELDS = [
+    "id",
+    "status",
+    "start",
+    "end",
+    "submitted-at",
+    "started-at",
+    "finished-at",
+    "attempt",
+    "failures",
+    "run-at",
+    "timeout",
+]
+FIELDS += [
+    "progress",
+    "result",
+    "error",
+    "cancel-requested-at",
+    "number-fields",
+    "traceparent",
+    "worker-ip",
+    "max-attempts",
+    "retention",
+]
 BODY = {"start": 1, "end": "2"}
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -76,7 +98,7 @@ def call_everything(endpoint: Start, jobs: dict[str, str]) -> None:
     sweep(endpoint)
     assert endpoint("worker", JOB_SECONDS="0").deliver(answer.json()["id"]) == 204
     for job_id in jobs.values():
-        held = Claim(job_id, 1, 0, "default", "1", "2", "start", "", "")
+        held = Claim(job_id, 1, 0, "default", "1", "2", "start", "", "", "")
         state.claim(job_id, "127.0.0.1")
         state.renew(held, "0.1", "x")
         state.finish(held, "error", '{"type":"E"}')

@@ -250,7 +250,9 @@ class TestACrash:
             process = launcher.take()
             process.release()
             with pytest.raises(Left):
-                attempt._run(state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", ""))
+                attempt._run(
+                    state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", "", "")
+                )
             assert process.has_ended()
             assert process not in launcher._living
         finally:

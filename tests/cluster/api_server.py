@@ -47,6 +47,7 @@ EVENTING = [
     Kind("eventing.knative.dev", "v1", "Broker", "brokers"),
     Kind("eventing.knative.dev", "v1", "Trigger", "triggers"),
     Kind("eventing.knative.dev", "v1alpha1", "EventPolicy", "eventpolicies"),
+    Kind("eventing.knative.dev", "v1beta2", "EventType", "eventtypes"),
     Kind("sources.knative.dev", "v1", "PingSource", "pingsources"),
     Kind("sinks.knative.dev", "v1alpha1", "JobSink", "jobsinks"),
 ]

@@ -15,7 +15,7 @@ KINDS = {
     ("apps", "Deployment"),
     ("networking.k8s.io", "NetworkPolicy"),
     ("serving.knative.dev", "Service"),
-    *(("eventing.knative.dev", kind) for kind in ("Broker", "Trigger", "EventPolicy")),
+    *(("eventing.knative.dev", kind) for kind in ("Broker", "Trigger", "EventPolicy", "EventType")),
     ("sources.knative.dev", "PingSource"),
     ("sinks.knative.dev", "JobSink"),
 }
@@ -26,6 +26,7 @@ VERSIONS = {
     "serving.knative.dev/v1",
     "eventing.knative.dev/v1",
     "eventing.knative.dev/v1alpha1",
+    "eventing.knative.dev/v1beta2",
     "sources.knative.dev/v1",
     "sinks.knative.dev/v1alpha1",
 }

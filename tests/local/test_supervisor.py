@@ -77,7 +77,7 @@ def test_an_unknown_path_gets_the_list_of_the_known(platform: Platform) -> None:
             "/inprogress_jobs",
         ):
             assert route in problem["detail"]
-    for hidden in ("worker", "sweeper", "dead_letter"):
+    for hidden in ("worker", "sweeper", "dead_letter", "job_requests"):
         assert http.request("POST", f"{platform.url}/{hidden}").status == 404
     assert platform.get("/completed_jobs/").status == 200
 

@@ -18,10 +18,13 @@ Manifest = dict[str, Any]
 KNATIVE = ROOT / "knative"
 OVERLAYS = sorted(folder.name for folder in (KNATIVE / "overlays").iterdir())
 WEBHOOK = "kind with the webhook"
+CHAIN, RECURRING = "kind with the chain", "kind with recurring"
 ONE_ADDRESS, ONE_ADDRESS_IN_PRODUCTION = "kind with one address", "production with one address"
 REDIS_HA, REDIS_HA_IN_PRODUCTION = "kind with redis-ha", "production with redis-ha"
 WITH_COMPONENT = {
     WEBHOOK: ("kind", "webhook"),
+    CHAIN: ("kind", "chain"),
+    RECURRING: ("kind", "recurring"),
     ONE_ADDRESS: ("kind", "one-address"),
     ONE_ADDRESS_IN_PRODUCTION: ("production", "one-address"),
     REDIS_HA: ("kind", "redis-ha"),

@@ -38,7 +38,7 @@ ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
 HANDLERS = {path.stem for path in (ROOT / "functions").glob("*.py")} - {"api"}
 """Those that have a Service each; `api` is all public ones together."""
 EACH = pytest.mark.parametrize("name", sorted(stem.replace("_", "-") for stem in HANDLERS))
-CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter"}
+CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter", "job-requests"}
 INGRESS_OF_CLASS = {
     "": "broker-ingress.knative-eventing.svc.cluster.local",
     "Kafka": "kafka-broker-ingress.knative-eventing.svc.cluster.local",

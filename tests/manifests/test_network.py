@@ -24,7 +24,7 @@ from tests.manifests.rendered import (
 from tests.manifests.test_schemas import KUBERNETES
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-EMITTERS = {"jobs", "cancel-job", "retry-job", "sweeper"}
+EMITTERS = {"jobs", "job-requests", "cancel-job", "retry-job", "sweeper"}
 """And the workers of every kind."""
 ANY_OTHER_POD = {"app": "another"}
 QUEUE_PROXY = {8012, 8013, 8112}

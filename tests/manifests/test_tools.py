@@ -23,7 +23,7 @@ SHELL_SCRIPTS = [
 ]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 IN_COMPOSE = {name: s for name, s in COMPOSE["services"].items() if "FUNCTION_TARGET" in s.get("environment", {})}
-PUBLIC = {m for m in functions("base") if m not in ("worker", "sweeper", "dead-letter")}
+PUBLIC = {m for m in functions("base") if m not in ("worker", "sweeper", "dead-letter", "job-requests")}
 
 
 @pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)

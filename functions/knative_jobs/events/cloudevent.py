@@ -40,6 +40,11 @@ class Event(NamedTuple):
         return headers
 
 
+def is_one(headers: Mapping[str, str]) -> bool:
+    """Tell whether a message is a CloudEvent, well-formed or not."""
+    return "ce-id" in headers or _is_structured(headers.get("content-type", ""))
+
+
 def read(headers: Mapping[str, str], body: bytes) -> Event:
     """Return the event in a message, which may have binary or structured mode.
 
@@ -54,12 +59,16 @@ def read(headers: Mapping[str, str], body: bytes) -> Event:
                 raise InvalidError(f"This is no CloudEvent: {lower} is there twice, or is not ASCII")
             lowered[lower] = value
     content_type = lowered.pop("content-type", "")
-    if content_type.partition(";")[0].strip().lower() == STRUCTURED:
+    if _is_structured(content_type):
         return _structured(body)
     attributes = {name[3:]: _decoded(name, value) for name, value in lowered.items()}
     if content_type:
         attributes["datacontenttype"] = content_type
     return _checked(attributes, body)
+
+
+def _is_structured(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == STRUCTURED
 
 
 def _structured(body: bytes) -> Event:

@@ -24,7 +24,8 @@ from knative_jobs.runtime.settings import settings
 SUBMITTED = "dev.knative-jobs.job.submitted"
 ENDED: dict[str, str] = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
 """The type of the event of a job that has ended, by its status."""
-SOURCE = "/jobs"
+REQUESTED = "dev.knative-jobs.job.requested"
+"""The type of an event that asks for jobs, on the Broker. What is sent to job-requests itself may have any."""
 MAX_OPEN = 32
 """The most events that one process has in flight."""
 ANSWER_SECONDS = 600
@@ -182,13 +183,15 @@ def _send(
         attributes = {
             "specversion": "1.0",
             "type": event_type,
-            "source": SOURCE,
+            "source": settings().event_source,
             "subject": job_id,
             "id": event_id,
             "jobkind": kind,
             "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
         }
+        if settings().event_dataschema:
+            attributes["dataschema"] = settings().event_dataschema
         if span.traceparent:
             # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md
             attributes["traceparent"] = span.traceparent

@@ -15,6 +15,7 @@ the sweeper; for a JobSink, where each announcement costs a pod, after half a mi
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -37,12 +38,18 @@ JOBSINK_REPEAT_SECONDS = 30
 JOBSINK_LONGEST_SECONDS = 3600
 """The interval of these repetitions doubles up to this. A cluster that is full gets few Kubernetes Jobs more."""
 
+NEAR_SECONDS = 70
+"""A job whose time is so near is announced by the process that submitted it. The sweeper, which comes once a minute,
+knows all that become due until it comes again."""
 DROPPED_SECONDS = 0.2
 """Dropped events are counted in Redis at most so often."""
 
 _log = logging.getLogger("knative_jobs.events")
 _looks_again = threading.Lock()
 _counts_dropped = threading.Lock()
+_times: set[float] = set()
+"""When jobs become due that this process is to announce, in seconds since the epoch."""
+_timing = threading.Lock()
 
 
 def needs_event(queue: int) -> bool:
@@ -73,11 +80,30 @@ def announce(
         _events.emit(events, traceparent, _look_again_soon)
 
 
+def announce_at(times: Iterable[float]) -> None:
+    """Announce jobs of any kind when they become due at one of these times. Returns at once.
+
+    This process does that itself where the time is near; every other is for the sweeper. It may end meanwhile, then the
+    sweeper announces them within a minute.
+
+    Args:
+        times: seconds since the epoch.
+    """
+    now = time.time()
+    near = {math.ceil(at * 2) / 2 for at in times if at < now + NEAR_SECONDS}
+    near |= {at + UNCLAIMED_SECONDS for at in near}  # once more, for a Redis whose clock is behind
+    with _timing:
+        starts = not _times
+        _times.update(near)
+    if near and starts:
+        greenlets.start(_announce_in_time)
+
+
 def announce_unclaimed() -> bool:
     """Announce the jobs that nobody has claimed for too long.
 
     Returns:
-        Whether jobs wait, run, or have a completion event that is not accepted yet.
+        Whether jobs are due within a minute, run, or have a completion event that is not accepted yet.
 
     Raises:
         UnavailableError: Redis is away.
@@ -151,6 +177,26 @@ def _announce_pending_or_log() -> None:
         _announce_pending()
     except Exception as error:
         _log.warning("due jobs were not announced, the sweeper will: %s", error)
+
+
+def _announce_in_time() -> None:
+    """Announce what is due at each of `_times`, until there is none left, or this process is to end."""
+    while not stopping.is_set():
+        greenlets.wait_for(asyncio.sleep(0.2))
+        with _timing:
+            reached = {at for at in _times if at <= time.time()}
+            _times.difference_update(reached)
+            is_over = not _times
+        if reached:
+            announce_pending_soon()
+            try:
+                _, due = state.overdue(_service_kinds(), UNCLAIMED_SECONDS, emit.MAX_OPEN)
+            except UnavailableError as error:
+                _log.warning("jobs that are due now were not announced, the sweeper will: %s", error)
+            else:
+                _emit(due)
+        if is_over:
+            return
 
 
 def _look_again_soon() -> None:

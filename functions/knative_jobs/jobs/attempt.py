@@ -219,7 +219,8 @@ def _supervise(doer: _Doer, held: state.Claim) -> tuple[_Outcome, bool]:
         BadMessageError: it sent something that is not a message.
     """
     heartbeat = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
-    ends_at = time.monotonic() + settings().job_timeout_seconds
+    timeout_s = _timeout(held)
+    ends_at = time.monotonic() + timeout_s
     release_at = float("inf")
     cancel_sent = False
     mine = [held.id, held.attempt]
@@ -254,10 +255,15 @@ def _supervise(doer: _Doer, held: state.Claim) -> tuple[_Outcome, bool]:
         if word == "lost":
             return _Outcome("lost"), False
         if now >= ends_at:
-            why = f"not done within {settings().job_timeout_seconds:g} seconds"
-            return _went_wrong(held, "TimeoutError", why), False
+            return _went_wrong(held, "TimeoutError", f"not done within {timeout_s:g} seconds"), False
         if now >= release_at:
             return _Outcome("released"), False
+
+
+def _timeout(held: state.Claim) -> float:
+    """Return how long the attempt may take: what the job says for itself, and no longer than the worker lets it."""
+    most = settings().job_timeout_seconds
+    return min(float(held.timeout), most) if held.timeout else most
 
 
 def _said(held: state.Claim, word: str, details: list[Any]) -> _Outcome | tuple[str, str]:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import time
 import uuid
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -21,7 +23,10 @@ MAX_BATCH = 1000
 MAX_FIELD_BYTES = 4096
 MAX_INPUT_BYTES = 256 * 1024
 MAX_KEY_LENGTH = 255
-_FIELDS = {"kind", "start", "end", "input"}
+MAX_AHEAD_SECONDS = 365 * 24 * 3600
+"""How far ahead the time may be that a job waits for."""
+_OPTIONS = {"delay", "run-at", "max-attempts", "timeout", "retention"}
+_FIELDS = {"kind", "start", "end", "input"} | _OPTIONS
 EXAMPLE = '{"start": "1", "end": "2"}'
 
 
@@ -34,6 +39,8 @@ class Number(str):
 _read_body = msgspec.json.Decoder(dict[str, Raw] | list[Raw]).decode
 _read_job = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_text = msgspec.json.Decoder(str).decode
+_read_number = msgspec.json.Decoder(float).decode
+_read_time = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
 
 
 class NewJob(NamedTuple):
@@ -46,6 +53,8 @@ class NewJob(NamedTuple):
     end: str | Number | None
     input: str
     """As JSON; empty: the job has none."""
+    options: dict[str, str]
+    """What the job says for itself: `delay` or `run-at`, `max-attempts`, `timeout`, `retention`; in seconds."""
 
     def json(self) -> str:
         """Return the public record of a job that has just been submitted."""
@@ -53,14 +62,23 @@ class NewJob(NamedTuple):
         start = "" if self.start is None else f'"start":{_json(self.start)},'
         given = f'"input":{self.input},' if self.input else ""
         kind = "" if self.kind == DEFAULT_KIND else f'"kind":"{self.kind}",'
-        return f'{{{end}"id":"{self.id}",{given}{kind}{start}"status":"{Status.SUBMITTED}"}}'
+        options = "".join(f'"{name}":{value},' for name, value in self.options.items())
+        return f'{{{end}"id":"{self.id}",{given}{kind}{options}{start}"status":"{Status.SUBMITTED}"}}'
+
+    def as_saved(self, job_id: JobId, run_at: str | None) -> "NewJob":
+        """Return the job with its id, and with the time that it waits for in place of a delay."""
+        if not run_at:
+            return self._replace(id=job_id)
+        options = {name: value for name, value in self.options.items() if name != "delay"}
+        return self._replace(id=job_id, options=options | {"run-at": run_at})
 
     def stored(self) -> state.NewJob:
         """Return the job as it is stored."""
+        options = " ".join(f"{name} {value}" for name, value in self.options.items())
         if self.start is None or self.end is None:
-            return state.NewJob(self.id, self.kind, "", "", state.ABSENT, self.input)
+            return state.NewJob(self.id, self.kind, "", "", state.ABSENT, self.input, options)
         numbers = " ".join(name for name in ("start", "end") if isinstance(getattr(self, name), Number))
-        return state.NewJob(self.id, self.kind, self.start, self.end, numbers, self.input)
+        return state.NewJob(self.id, self.kind, self.start, self.end, numbers, self.input, options)
 
 
 class Submitted(NamedTuple):
@@ -70,8 +88,12 @@ class Submitted(NamedTuple):
     replayed: bool
 
 
-def parse(body: bytes) -> tuple[list[NewJob], bool]:
+def parse(body: bytes, what: str = "The body") -> tuple[list[NewJob], bool]:
     """Read the jobs in a body: one object, or an array of them. Return them and whether it was an array.
+
+    Args:
+        body: the JSON.
+        what: what that is, for errors.
 
     Raises:
         InvalidError: it is not that; the message says where and what.
@@ -79,11 +101,11 @@ def parse(body: bytes) -> tuple[list[NewJob], bool]:
     try:
         given = _read_body(body.decode(json.detect_encoding(body)))
     except msgspec.ValidationError as error:
-        raise _no_object("The body") from error
+        raise _no_object(what) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise InvalidError(f"The body is not JSON ({_why(body, error)}). A job looks like {EXAMPLE}") from error
+        raise InvalidError(f"{what} is not JSON ({_why(body, error)}). A job looks like {EXAMPLE}") from error
     if isinstance(given, dict):
-        return [_new_job(given, "The body")], False
+        return [_new_job(given, what)], False
     if not 1 <= len(given) <= MAX_BATCH:
         raise InvalidError(f"A batch has 1 to {MAX_BATCH} jobs; this one has {len(given)}.")
     return [_new_job(_job_of(job, i), f"Job {i} of the batch") for i, job in enumerate(given)], True
@@ -99,7 +121,7 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
         traceparent: the header of this name; one that is not valid counts as none.
 
     Raises:
-        InvalidError: the idempotency key is too long.
+        InvalidError: the idempotency key is too long, or a `run-at` is over.
         GoneError: the key stands for this submission, and all its jobs have been removed after their retention.
         KeyReusedError: the key stands for another submission.
         QueueFullError: too many jobs wait already.
@@ -116,13 +138,18 @@ def submit(jobs: list[NewJob], idempotency_key: str = "", submitted_by: str = ""
     match reply.word:
         case "submitted":
             for kind, due in reply.due.items():
-                of_kind = [job for job in jobs if job.kind == kind]
-                events = ((job.id, 1, job.json().encode()) for job in of_kind)
-                announcement.announce(kind, events, due - len(of_kind), traceparent)
-            return Submitted(jobs, replayed=False)
+                due_now = [job for job in jobs if job.kind == kind and job.id not in reply.run_at]
+                events = ((job.id, 1, job.json().encode()) for job in due_now)
+                announcement.announce(kind, events, due - len(due_now), traceparent)
+            if not reply.run_at:
+                return Submitted(jobs, replayed=False)
+            announcement.announce_at(map(float, reply.run_at.values()))
+            return Submitted([job.as_saved(job.id, reply.run_at.get(job.id)) for job in jobs], replayed=False)
         case "replayed":
             there = zip(jobs, map(JobId, reply.known), strict=True)
-            return Submitted([job._replace(id=job_id) for job, job_id in there], replayed=True)
+            return Submitted([job.as_saved(job_id, reply.run_at.get(job_id)) for job, job_id in there], replayed=True)
+        case "past":
+            raise InvalidError(f"run-at of job {reply.past} is over. Leave it out for a job that is due now.")
         case "gone":
             raise GoneError(
                 "The jobs of this Idempotency-Key have ended, and were removed when their retention was over. "
@@ -172,7 +199,8 @@ def _new_job(given: dict[str, Raw], where: str) -> NewJob:
             if name not in given:
                 raise InvalidError(f"{where} has no {name}. A job looks like {EXAMPLE}")
         start, end = (_text_or_number(name, given[name], inside) for name in ("start", "end"))
-    return NewJob(JobId(str(uuid.uuid4())), kind, start, end, _input(given, inside))
+    options = _options(given, kind, inside) if given.keys() & _OPTIONS else {}
+    return NewJob(JobId(str(uuid.uuid4())), kind, start, end, _input(given, inside), options)
 
 
 def _kind(given: dict[str, Raw], inside: str) -> str:
@@ -223,6 +251,68 @@ def _input(given: dict[str, Raw], inside: str) -> str:
     return text
 
 
+def _options(given: dict[str, Raw], kind: str, inside: str) -> dict[str, str]:
+    """Return what a job says for itself, as it is stored."""
+    s = settings()
+    if "delay" in given and "run-at" in given:
+        raise InvalidError(f"delay and run-at are both in {inside}; a job has one of them.")
+    options = {}
+    if "delay" in given and (delay := _number("delay", given["delay"], inside, 0, MAX_AHEAD_SECONDS)) > 0:
+        options["delay"] = f"{delay:.6f}"
+    if "run-at" in given:
+        options["run-at"] = f"{_time(given['run-at'], inside):.6f}"
+    if "max-attempts" in given:
+        attempts = _number("max-attempts", given["max-attempts"], inside, 1, s.job_max_attempts)
+        if not attempts.is_integer():
+            raise InvalidError(f"max-attempts in {inside} is a whole number from 1 to {s.job_max_attempts}.")
+        options["max-attempts"] = str(int(attempts))
+    if "timeout" in given:
+        # Workers of another kind, and those that a JobSink makes, have a limit of their own, and keep to it.
+        is_known = kind == DEFAULT_KIND and kind not in s.jobsink_kinds
+        most = s.job_timeout_seconds if is_known else MAX_AHEAD_SECONDS
+        options["timeout"] = _seconds("timeout", given["timeout"], inside, most)
+    if "retention" in given:
+        options["retention"] = _seconds("retention", given["retention"], inside, s.job_retention_seconds)
+    return options
+
+
+def _seconds(name: str, given: Raw, inside: str, most: float) -> str:
+    return f"{_number(name, given, inside, 0.1, most):.6f}".rstrip("0").rstrip(".")
+
+
+def _number(name: str, given: Raw, inside: str, least: float, most: float) -> float:
+    try:
+        number = _read_number(given)
+    except msgspec.DecodeError:
+        number = least - 1
+    if not least <= number <= most:
+        raise InvalidError(f"{name} in {inside} is a number from {least:g} to {most:.15g}, not {_quoted(given)}.")
+    return number
+
+
+def _time(given: Raw, inside: str) -> float:
+    """Return the seconds of the epoch that `run-at` names, in these or as RFC 3339 has it.
+
+    Whether that is over is for Redis's clock to say.
+    """
+    try:
+        at = _read_number(given) if bytes(given)[:1] != b'"' else _read_time(given).timestamp()
+    except (msgspec.DecodeError, ValueError, OverflowError):
+        at = -1
+    if at < 0:
+        example = datetime.fromtimestamp(time.time() + 3600, UTC).isoformat(timespec="seconds")
+        raise InvalidError(
+            f'run-at in {inside} is a time: seconds since the epoch, or as "{example}"; not {_quoted(given)}.'
+        )
+    if at > time.time() + MAX_AHEAD_SECONDS:
+        raise InvalidError(f"run-at in {inside} is at most 365 days ahead.")
+    return at
+
+
+def _quoted(given: Raw) -> str:
+    return bytes(given)[:40].decode(errors="replace")
+
+
 def _names(unknown: set[str]) -> str:
     return ", ".join(ascii(name)[:40] for name in sorted(unknown)[:5])
 
@@ -230,7 +320,8 @@ def _names(unknown: set[str]) -> str:
 def _compared(job: state.NewJob) -> tuple[str, ...]:
     """Return what makes two jobs the same. That of a job of before there were kinds stays as it was."""
     plain = job.start, job.end, job.number_fields
-    return plain if (job.kind, job.input) == (DEFAULT_KIND, "") else (*plain, job.kind, job.input)
+    kind = () if (job.kind, job.input) == (DEFAULT_KIND, "") else (job.kind, job.input)
+    return *plain, *kind, *filter(None, [job.options])
 
 
 def _json(value: str) -> str:

@@ -66,6 +66,10 @@ class Settings:
     """The Broker's address, named as a Knative SinkBinding names it. Empty: no event is emitted."""
     k_sink_token_file: str = ""
     """A file with the OIDC token that goes with each event. Empty: none goes."""
+    event_source: str = "/jobs"
+    """The source of all events: it names this installation among others."""
+    event_dataschema: str = ""
+    """The address of the schema of their data. Empty: they do not say."""
     job_events: Statuses = frozenset(ENDINGS.values())
     """The statuses with which a job ends and is announced for it. JOB_EVENTS names them with the words of ENDINGS."""
     public_url: PublicUrl = ""
@@ -95,17 +99,17 @@ class Settings:
     job_lease_seconds: Positive = 15
     """A worker that has not been heard of for so long has lost its job to another."""
     job_timeout_seconds: Positive = 300
-    """The longest one attempt may take."""
+    """The longest one attempt may take. A job may say less for itself."""
     job_max_attempts: AtLeast1 = 3
-    """So many attempts may go wrong before the job is failed."""
+    """So many attempts may go wrong before the job is failed. A job may say less for itself."""
     job_max_running: Annotated[int, 0] = 0
     """So many jobs of a kind may be in progress at once, over all workers and Revisions. 0: any number."""
     job_backoff_seconds: AtLeast0 = 2
     """The wait before the second attempt; it doubles with each further one."""
     job_retention_seconds: Positive = 7 * 24 * 3600
-    """How long a job that has ended is kept."""
+    """How long a job that has ended is kept. A job may say less for itself."""
     max_queued_jobs: AtLeast1 = 100_000
-    """Submissions of a kind are refused while so many jobs of it wait."""
+    """Submissions of a kind are refused while so many jobs of it are due."""
     jobsink_max_pending: AtLeast1 = 32
     """How many jobs of each kind whose subscriber is a JobSink may be announced and not claimed, so how many Kubernetes
     Jobs may be about to begin."""

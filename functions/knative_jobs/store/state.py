@@ -47,6 +47,8 @@ class Claim(NamedTuple):
     input: str
     """As JSON; empty: the job has none."""
     traceparent: str
+    timeout: str
+    """The longest that this attempt may take, in seconds, as the job says for itself; empty: it does not say."""
 
 
 class NewJob(NamedTuple):
@@ -58,16 +60,22 @@ class NewJob(NamedTuple):
     end: str
     number_fields: str
     input: str
+    options: str
+    """`name value` of each option that the job has, with spaces between them, in the words of `submit.lua`."""
 
 
 class Submission(NamedTuple):
-    """What a submission came to: `submitted`, `replayed`, `gone`, `reused` or `full`, in the words of `submit.lua`."""
+    """What a submission came to: `submitted`, `replayed`, `gone`, `reused`, `full`, `past`, as `submit.lua` has it."""
 
     word: str
     due: dict[str, int]
     """Where it is `submitted`: of each kind in it, how many jobs are due now."""
     known: list[str]
     """Where it is `replayed`: the ids of the jobs that the idempotency key stands for, in their order."""
+    run_at: dict[str, str]
+    """Of the jobs that wait for a time, by id: that time, in seconds since the epoch."""
+    past: int = -1
+    """Where it is `past`: the place of the first job whose run-at is over."""
 
 
 class Retried(NamedTuple):
@@ -78,6 +86,8 @@ class Retried(NamedTuple):
     kind: str
     due: int
     """How many jobs of its kind are due now."""
+    due_at: float
+    """When it is due, in seconds since the epoch: now, or at its run-at."""
 
 
 class Due(NamedTuple):
@@ -96,7 +106,9 @@ class Standing(NamedTuple):
     counts: dict[str, int]
     """By status, those without jobs among them."""
     oldest_waiting_s: float
-    """For how long the oldest waiting job has waited since its submission; 0: none waits."""
+    """For how long the job that is due the longest has been due; 0: none is due."""
+    delayed: int
+    """How many of those that are submitted are due later: at their run-at, or after a backoff."""
     totals: dict[str, int]
     """How often each thing happened, in the words of `prelude.lua`; also the attempts `started` and jobs `complete`."""
 
@@ -171,9 +183,16 @@ def submit(
     fields = [field for job in jobs for field in job]
     known = (key, fingerprint, IDEMPOTENCY_KEY_SECONDS)
     reply = _run_confirmed(("submit", settings().max_queued_jobs, *known, submitted_by, traceparent, *fields))
-    word, *rest = (text.decode() if isinstance(text, bytes) else text for text in reply)
-    due = dict(zip(rest[::2], rest[1::2], strict=True)) if word == "submitted" else {}
-    return Submission(word, due, rest if word == "replayed" else [])
+    match reply:
+        case [b"submitted", run_at, *due]:
+            return Submission("submitted", {kind.decode(): n for kind, n in _pairs(due)}, [], _times(run_at))
+        case [b"replayed", run_at, *ids]:
+            return Submission("replayed", {}, [job.decode() for job in ids], _times(run_at))
+        case [b"past", place]:
+            return Submission("past", {}, [], {}, place)
+        case [word]:
+            return Submission(word.decode(), {}, [], {})
+    raise UnavailableError(f"The store answered {reply!r}.")
 
 
 def claim(job_id: str, worker_ip: str) -> Claim | str:
@@ -235,8 +254,8 @@ def cancel(job_id: str) -> tuple[str, str]:
 def retry(job_id: str) -> Retried:
     """Submit a failed or cancelled job again; leave any other as it is."""
     before, *now = _run_confirmed(("retry", job_id))
-    attempts, kind, due = now[1:] or (0, b"", 0)
-    return Retried(before.decode(), attempts, kind.decode(), due)
+    attempts, kind, due, due_at = now[1:] or (0, b"", 0, 0)
+    return Retried(before.decode(), attempts, kind.decode(), due, float(due_at))
 
 
 def postpone(job_id: str, delay_s: float) -> bool:
@@ -280,12 +299,18 @@ def check(most: int = 1000) -> Checked:
 
 
 def overdue(kinds: Collection[str], for_s: float, most: int) -> tuple[bool, list[Due]]:
-    """Return whether jobs of these kinds wait, run or are to be announced, and those due for over `for_s` seconds.
+    """Return what the sweep is awake for, and the jobs of these kinds whose event is missing.
+
+    Those are the jobs that have been due for over `for_s` seconds, and those that became due at a time: at their
+    run-at, or after a backoff.
 
     Args:
         kinds: the kinds to look at.
         for_s: how long, in seconds.
         most: the most jobs of each kind.
+
+    Returns:
+        Whether jobs are due within a minute, run, or have an end that is not announced yet; and those jobs.
     """
     replies = run_all([("overdue", for_s, most, settings().job_max_running, kind) for kind in kinds])
     found = [_due(kind, late) for kind, (_, *late) in zip(kinds, replies, strict=True)]
@@ -363,19 +388,19 @@ def overview(minutes: int, kind: str) -> Overview:
     """Return how the jobs of a kind stand, of all when it is empty, and the last `minutes` minutes."""
     present, *found = run("overview", minutes, kind)
     begins = range((present - minutes + 1) * 60, (present + 1) * 60, 60)
-    return Overview(begins, [(_standing(reply[:4]), list(map(_totals, reply[4:]))) for reply in found])
+    return Overview(begins, [(_standing(reply[:5]), list(map(_totals, reply[5:]))) for reply in found])
 
 
 def metrics() -> Metrics:
     """Return how all jobs stand, what happened so far, and whether Redis can take more."""
     bounds, memory, limit, writable, *found = run("metrics")
-    swept_at = max(_numbers(totals).get(_SWEPT_AT, 0) for _, _, _, totals in found)
+    swept_at = max(_numbers(totals).get(_SWEPT_AT, 0) for *_, totals in found)
     return Metrics(list(map(_standing, found)), bounds.decode().split(), swept_at, memory, limit, bool(writable))
 
 
 def _standing(reply: list[Any]) -> Standing:
-    kind, counts, oldest, totals = reply
-    return Standing(kind.decode(), _numbers(counts), float(oldest), _totals(totals))
+    kind, counts, oldest, delayed, totals = reply
+    return Standing(kind.decode(), _numbers(counts), float(oldest), delayed, _totals(totals))
 
 
 def _totals(flat: list[Any]) -> dict[str, int]:
@@ -388,8 +413,15 @@ def _totals(flat: list[Any]) -> dict[str, int]:
 
 def _numbers(flat: list[Any]) -> dict[str, int]:
     """Return a reply of names, each followed by its number."""
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode(errors="replace"): int(number) for name, number in pairs if _is_count(number)}
+    return {name.decode(errors="replace"): int(number) for name, number in _pairs(flat) if _is_count(number)}
+
+
+def _times(flat: list[Any]) -> dict[str, str]:
+    return {job.decode(): time.decode() for job, time in _pairs(flat)}
+
+
+def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _is_count(number: int | bytes) -> bool:
@@ -407,7 +439,7 @@ def _run_confirmed(call: Call) -> Any:
         return run_all([call], confirmed=True)[0]
     except UnconfirmedError as error:
         (reply,) = error.replies
-        if reply[0] in (b"full", b"reused"):
+        if reply[0] in (b"full", b"reused", b"past"):
             return reply
         if reply[0] == b"unknown":
             why = (

@@ -1,8 +1,9 @@
-"""The OpenAPI document, with the addresses of this deployment as its servers, and the kinds of job that there are."""
+"""The OpenAPI document, with what this deployment has: addresses, kinds of job, and the most that a job may ask for."""
 
 import json
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from flask import Request
 
@@ -22,8 +23,13 @@ def _document(addresses: tuple[str, ...]) -> str:
     """Return the document with the address of each path, in their order. One that all have is that of the document."""
     made = _DOCUMENT | {"servers": [{"url": addresses[0] or "/"}]}
     components = made["components"]
-    kind = components["schemas"]["Kind"] | {"enum": settings().job_kinds}
-    made["components"] = components | {"schemas": components["schemas"] | {"Kind": kind}}
+    own: dict[str, dict[str, Any]] = {
+        "Kind": {"enum": settings().job_kinds},
+        "MaxAttempts": {"maximum": settings().job_max_attempts},
+        "Retention": {"maximum": settings().job_retention_seconds},
+    }
+    schemas = {name: schema | own.get(name, {}) for name, schema in components["schemas"].items()}
+    made["components"] = components | {"schemas": schemas}
     if len(set(addresses)) > 1:
         paths = zip(_DOCUMENT["paths"].items(), addresses, strict=True)
         made["paths"] = {path: {"servers": [{"url": address}], **item} for (path, item), address in paths}

@@ -32,7 +32,10 @@ _COUNTERS = {
     "late-finishes": ("knative_jobs_late_finishes", "Outcomes refused because the job was no longer that attempt's."),
 }
 _HISTOGRAMS = {
-    "waited": ("knative_jobs_wait_seconds", "From a job's submission to the start of its first attempt."),
+    "waited": (
+        "knative_jobs_wait_seconds",
+        "From a job's submission, or run-at, to the start of its first attempt.",
+    ),
     "ran": ("knative_jobs_run_seconds", "From start to end of the attempts that completed their job."),
 }
 
@@ -58,13 +61,23 @@ class _Jobs(Collector):
     def collect(self) -> Iterator[Metric]:
         read = self._read
         jobs = GaugeMetricFamily("knative_jobs", "Jobs that have this status now.", labels=["status", "kind"])
-        name, meaning = "knative_jobs_oldest_waiting_seconds", "Age of the oldest job that waits; 0 when none does."
-        oldest = GaugeMetricFamily(name, meaning, labels=["kind"])
+        delayed, oldest = (
+            GaugeMetricFamily(name, meaning, labels=["kind"])
+            for name, meaning in (
+                ("knative_jobs_delayed", "Submitted jobs that are due later: at their run-at, or after a backoff."),
+                (
+                    "knative_jobs_oldest_waiting_seconds",
+                    "How long the job due the longest has been due.",
+                ),
+            )
+        )
         for each in read.kinds:
+            delayed.add_metric([each.kind], each.delayed)
             oldest.add_metric([each.kind], each.oldest_waiting_s)
             for status, number in each.counts.items():
                 jobs.add_metric([status, each.kind], number)
         yield jobs
+        yield delayed
         yield oldest
         for name, meaning, value in (
             ("last_sweep_timestamp_seconds", "When the sweeper last looked; 0: never.", read.swept_at),

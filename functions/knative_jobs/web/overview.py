@@ -14,8 +14,9 @@ _COUNTED = (Status.SUBMITTED, "started", *ENDED)
 def as_json(kind: str) -> str:
     """Return the overview of a kind, of all jobs when it is empty, as a JSON object.
 
-    It has `kinds` (those that may be submitted), `counts` (jobs by status), `oldest-waiting-seconds` (since the
-    submission of the oldest job that waits; 0: none does) and `minutes`, the oldest first. Each has `at`, the second of
+    It has `kinds` (those that may be submitted), `counts` (jobs by status), `delayed` (how many of those that are
+    submitted are due later), `oldest-waiting-seconds` (for how long the job that is due the longest has been due; 0:
+    none is due) and `minutes`, the oldest first. Each has `at`, the second of
     the epoch at which it began; how many jobs were `submitted`, `started` (their first attempt), `complete`, `failed`
     and `cancelled` in it; and `waited`, the seconds that the started ones had waited, summed.
 
@@ -35,6 +36,7 @@ def as_json(kind: str) -> str:
     seen = {
         "kinds": settings().job_kinds,
         "counts": counts,
+        "delayed": sum(standing.delayed for standing, _ in found.kinds),
         "oldest-waiting-seconds": max(standing.oldest_waiting_s for standing, _ in found.kinds),
         "minutes": [_minute(*each) for each in zip(found.begins, happened, strict=True)],
     }

@@ -10,7 +10,7 @@ if not job then return {'unknown'} end
 
 local status = job[1]
 if status == 'submitted' then
-  write('ZREM', due_key(job[3]), id)
+  not_due(id, job[3])
   finish(id, job, 'cancelled', now(), retention, announced)
   return {'submitted', 'cancelled'}
 end

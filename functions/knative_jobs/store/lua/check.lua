@@ -3,9 +3,9 @@
 --        then the kinds that there may be jobs of
 -- Reply  {{id removed, ...}, {id mended, ...}, {key of what was set aside, ...}}
 -- Guarantee  an entry without a record is removed from all indexes. A job is in the indexes of its status and in no others:
---            one that waits is due, one that runs has a lease, one that has ended has a retention; from now on, where it had
---            none. A value of the wrong type is set aside, and told of as long as it is there. Calls that follow one another
---            go round all indexes.
+--            one that waits is due, no sooner than at its run-at, one that runs has a lease, one that has ended has a
+--            retention; from now on, where it had none. A value of the wrong type is set aside, and told of as long as it is
+--            there. Calls that follow one another go round all indexes.
 
 local most, lease, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
@@ -19,7 +19,7 @@ end
 -- All indexes, and those of each kind with the ones that all kinds share.
 local round, of = {LEASES, RETENTION}, {}
 for _, kind in ipairs(kinds()) do
-  of[kind] = {LEASES, RETENTION, index('incomplete', kind), due_key(kind)}
+  of[kind] = {LEASES, RETENTION, index('incomplete', kind), due_key(kind), postponed_key(kind)}
   for _, status in ipairs(statuses) do
     table.insert(of[kind], index(status, kind))
   end
@@ -27,21 +27,23 @@ for _, kind in ipairs(kinds()) do
 end
 
 -- Returns the indexes that a job belongs to, each with the score to give it where it is missing; {} for no job.
-local function places(job)
+local function places(id, job)
   if not job or not moment(job[2]) or not is_status[job[1]] then return {} end
   local status, kind = job[1], job[3]
   local found = {[index(status, kind)] = job[2]}
   if status ~= 'complete' then found[index('incomplete', kind)] = job[2] end
-  if status == 'submitted' then found[due_key(kind)] = at
+  if status == 'submitted' then
+    found[due_key(kind)] = math.max(at, moment(job[4]) or 0)
+    found[postponed_key(kind)] = read('ZSCORE', postponed_key(kind), id) or nil
   elseif status == 'in progress' then found[LEASES] = at + lease
-  else found[RETENTION] = at + retention end
+  else found[RETENTION] = at + option(job[5], retention) end
   return found
 end
 
 -- Makes the indexes of a job's kind, and the index `key`, fit the job. Returns whether it is in that one from now on.
 local function fit(id, key)
-  local job = read_job(id)
-  local right, changes = places(job), 0
+  local job = read_job(id, 'run-at', 'retention')
+  local right, changes = places(id, job), 0
   local function fit_one(each)
     local score = read('ZSCORE', each, id)
     if score and not right[each] then changes = changes + write('ZREM', each, id)

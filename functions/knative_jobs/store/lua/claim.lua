@@ -1,8 +1,9 @@
 -- Claims one job for a worker of a kind: the named one if it is due, else the one of the kind that has been due the longest.
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
 --        4 how many jobs of the kind may be in progress at once; 0: any number   5 the kind
--- Reply  {id, attempt, failures, start, end, number-fields, input as JSON or '', traceparent}
---                 claimed; attempt is the fencing token; number-fields is 'absent' where there are no start and end
+-- Reply  {id, attempt, failures, start, end, number-fields, input as JSON or '', traceparent, timeout or ''}
+--                 claimed; attempt is the fencing token; number-fields is 'absent' where there are no start and end;
+--                 timeout is what the job says for itself, in seconds
 --        'none'   no job of the kind is due
 --        'full'   as many of its jobs are in progress as may be
 -- Guarantee  no two claims get the same job with the same attempt, and none gets a job that another still holds. Never are
@@ -15,8 +16,10 @@ local at_text = stamp(at)
 
 -- Takes a job out of those that are due. Returns it with what a claim tells of it; nil where it is no waiting job.
 local function take(candidate)
-  write('ZREM', due_jobs, candidate)
-  local found = read_job(candidate, 'start', 'end', 'attempt', 'failures', 'number-fields', 'traceparent', 'input')
+  not_due(candidate, kind)
+  local found = read_job(
+    candidate, 'start', 'end', 'attempt', 'failures', 'number-fields', 'traceparent', 'input', 'run-at', 'timeout'
+  )
   if not found or found[1] ~= 'submitted' or found[3] ~= kind then return nil end
   return (kind ~= 'default' or (found[4] and found[5])) and found
 end
@@ -42,10 +45,12 @@ if not job then return 'none' end
 local attempt = whole(job[6]) + 1
 move(id, job, 'in progress', 'worker-ip', worker_ip, 'started-at', at_text, 'attempt', attempt)
 write('ZADD', LEASES, at + lease, id)
-if attempt == 1 then observe('waited', math.max(0, at - (moment(job[2]) or at)), at, kind)
+local since = math.max(moment(job[2]) or at, moment(job[11]) or 0)
+if attempt == 1 then observe('waited', math.max(0, at - since), at, kind)
 else count('restarted', 1, at, kind) end
 local first, last, numbers = job[4] or '', job[5] or '', job[8] or ''
 local function is_wrong(field, value) return numbers:find(field, 1, true) and not is_json_number(value) end
 if numbers ~= '' and (is_wrong('start', first) or is_wrong('end', last)) then numbers = '' end
 if not (job[4] or job[5]) then numbers = 'absent' end
-return {id, attempt, whole(job[7]), first, last, numbers, job[10] or '', job[9] or ''}
+local timeout = moment(job[12])
+return {id, attempt, whole(job[7]), first, last, numbers, job[10] or '', job[9] or '', timeout and stamp(timeout) or ''}

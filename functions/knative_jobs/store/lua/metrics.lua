@@ -1,7 +1,7 @@
 -- Reads how the jobs stand and what happened so far, kind by kind, and whether Redis can take more.
 -- Reply  {the bounds of the histograms in seconds, with spaces between them, bytes of memory that Redis uses, the most it may
---        use or 0, 1 when it takes writes or 0, {kind, {status, number of jobs, ...}, seconds that the oldest waiting job
---        has waited, {what, how often, ...}}, ...}
+--        use or 0, 1 when it takes writes or 0, {kind, {status, number of jobs, ...}, for how many seconds the job that is
+--        due the longest has been due, jobs due later, {what, how often, ...}}, ...}
 -- Guarantee  nothing is changed; all of it is of one moment.
 
 -- Redis refuses writes when its memory is full, when it could not write its append-only file, and as a replica.
@@ -12,7 +12,7 @@ local writable = of('role') == 'master' and of('aof_last_write_status') ~= 'err'
 
 local reply = {table.concat(bounds, ' '), used, most, writable and 1 or 0}
 for _, kind in ipairs(kinds()) do
-  local counts, oldest = standing(kind)
-  reply[#reply + 1] = {kind, counts, oldest, read('HGETALL', totals_key(kind)) or {}}
+  local counts, oldest, delayed = standing(kind)
+  reply[#reply + 1] = {kind, counts, oldest, delayed, read('HGETALL', totals_key(kind)) or {}}
 end
 return reply

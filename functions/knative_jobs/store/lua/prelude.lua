@@ -18,7 +18,8 @@
 -- behind that name:
 --   jobs.<status>        zset    id -> submitted-at; one for each status ("jobs.in-progress" for "in progress")
 --   jobs.incomplete      zset    id -> submitted-at of every job whose status is not "complete"
---   jobs.due             zset    id -> from when a submitted job may be claimed
+--   jobs.due             zset    id -> from when a submitted job may be claimed: its run-at, the end of a backoff
+--   jobs.postponed       zset    id -> since when a job is due that was put off, for its event was not delivered
 --   jobs.announced       hash    id -> due as it is in jobs.due, how often announced, when last; with a JobSink alone. What
 --                                is not due as it was then does not count any more
 --   jobs.totals          hash    what happened -> how often; never reset
@@ -58,6 +59,10 @@ end
 
 local function due_key(kind)
   return key_of('due', kind)
+end
+
+local function postponed_key(kind)
+  return key_of('postponed', kind)
 end
 
 local function announced_key(kind)
@@ -158,6 +163,23 @@ local function read_job(id, ...)
   return fields
 end
 
+-- Returns how many jobs of a kind are due. Those of one batch become due some microseconds one after the other.
+local function due_count(kind, at)
+  return read('ZCOUNT', due_key(kind), '-inf', at + 0.001) or 0
+end
+
+-- Returns an option of a job as a number: what was submitted, if that is within the operator's limit; else the limit.
+local function option(text, limit)
+  local number = tonumber(text)
+  return number and number > 0 and number < limit and number or limit
+end
+
+-- Takes a job out of those that are due, or will be.
+local function not_due(id, kind)
+  write('ZREM', due_key(kind), id)
+  write('ZREM', postponed_key(kind), id)
+end
+
 -- Returns how many more jobs of a kind may be in progress when `max_running` may be; 0: any number.
 local function room(max_running, kind)
   return max_running == 0 and math.huge or max_running - (read('ZCARD', index('in progress', kind)) or 0)
@@ -225,12 +247,12 @@ local function submit_again(id, job, at, delay, ...)
   write('ZADD', due_key(job[3]), at + delay, id)
 end
 
--- Ends a job: it is kept for `retention` seconds, and its event is in the outbox from now on when `announced` names the
--- status.
+-- Ends a job: it is kept for `retention` seconds, or for less where it says so itself, and its event is in the outbox from
+-- now on when `announced` names the status.
 local function finish(id, job, to, at, retention, announced, ...)
   local finished_at = stamp(at)
   move(id, job, to, 'finished-at', finished_at, ...)
-  write('ZADD', RETENTION, at + retention, id)
+  write('ZADD', RETENTION, at + option(redis.call('HGET', record_key(id), 'retention'), retention), id)
   if announced:find(to, 1, true) then write('ZADD', OUTBOX, finished_at, id) end
   if to ~= 'complete' then count(to, 1, at, job[3]) end  -- the histogram `ran` has as many as are complete
 end
@@ -251,16 +273,17 @@ local function with_ended(id, why, at)
 end
 
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
--- `max_attempts`, or cancelled when somebody asked for that meanwhile. Returns the new status.
+-- `max_attempts`, or of fewer where the job says so itself, or cancelled when somebody asked for that meanwhile. Returns the
+-- new status.
 local function attempt_failed(id, job, failure, at, max_attempts, delay, retention, announced)
-  local so_far = redis.call('HMGET', record_key(id), 'failures', 'cancel-requested-at')
+  local so_far = redis.call('HMGET', record_key(id), 'failures', 'cancel-requested-at', 'max-attempts')
   local ended = with_ended(id, failure:match('"type"%s*:%s*"([^"]*)"') or 'error', at)
   if so_far[2] then
     finish(id, job, 'cancelled', at, retention, announced, 'error', failure, 'attempts-ended', ended)
     return 'cancelled'
   end
   local failures = whole(so_far[1]) + 1
-  if failures >= max_attempts then
+  if failures >= option(so_far[3], max_attempts) then
     finish(id, job, 'failed', at, retention, announced, 'error', failure, 'failures', failures, 'attempts-ended', ended)
     return 'failed'
   end

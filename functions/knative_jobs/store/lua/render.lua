@@ -4,11 +4,13 @@
 -- Any other field is encoded, for people and their work wrote it. The third is what a value must be like, or be JSON.
 local shown = {
   id = {'"id":"', '",'}, kind = {'"kind":"', '",', '^[a-z][a-z0-9-]*$'}, ['worker-ip'] = {'"worker-ip":"', '",'},
-  ['submitted-by'] = {'"submitted-by":"', '",'}, traceparent = {'"traceparent":"', '",'},
+  traceparent = {'"traceparent":"', '",'},
   attempt = {'"attempt":', ',', '^%d+$'}, failures = {'"failures":', ',', '^%d+$'}, releases = {'"releases":', ',', '^%d+$'},
   ['submitted-at'] = {'"submitted-at":', ',', '^%d+%.?%d*$'}, ['started-at'] = {'"started-at":', ',', '^%d+%.?%d*$'},
   ['finished-at'] = {'"finished-at":', ',', '^%d+%.?%d*$'}, progress = {'"progress":', ',', '^%d[%d.e-]*$'},
   ['cancel-requested-at'] = {'"cancel-requested-at":', ',', '^%d+%.?%d*$'},
+  ['run-at'] = {'"run-at":', ',', '^%d+%.?%d*$'}, ['max-attempts'] = {'"max-attempts":', ',', '^%d+$'},
+  timeout = {'"timeout":', ',', '^%d+%.?%d*$'}, retention = {'"retention":', ',', '^%d+%.?%d*$'},
   input = {'"input":', ',', 'JSON'}, result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
 }
 

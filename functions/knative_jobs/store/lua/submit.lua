@@ -1,58 +1,95 @@
 -- Submits one job or a batch: all or none.
--- ARGV   1 max_queued: refuse while so many jobs of a kind wait
+-- ARGV   1 max_queued: refuse while so many jobs of a kind are due
 --        2 idempotency key's hash, or ''   3 fingerprint of the request   4 seconds to remember the key
 --        5 submitted-by: the name of the caller's token, or ''
 --        6 traceparent of the request, or ''
 --        then for each job: id, kind, start, end, number-fields (which of start and end are JSON numbers; 'absent' when
---        there are neither), input as JSON or ''
--- Reply  {'submitted', kind, n, ...}  of each kind of these jobs, n are due, these among them
---        {'replayed', id, ...}        the key and the request are known: the ids given then; nothing was changed
---        {'gone'}                     the same, and none of those jobs is left; nothing was changed
---        {'reused'}                   the key is known with another request; nothing was changed
---        {'full'}                     nothing was changed
--- Guarantee  the jobs, their due entries and the key are written together. The same call again changes nothing. The jobs
---            are due now, and each has a higher submitted-at than every job before it, also after the clock went back.
+--        there are neither), input as JSON or '', options as 'name value name value', or '': delay in seconds or run-at,
+--        max-attempts, timeout, retention
+-- Reply  {'submitted', {id, run-at, ...}, kind, n, ...}   the jobs that wait for a time; and of each kind of these jobs, n are
+--                                                     due, these among them
+--        {'replayed', {id, run-at, ...}, id, ...}     the key and the request are known: what was given then; nothing was
+--                                                     changed
+--        {'gone'}       the same, and none of those jobs is left; nothing was changed
+--        {'reused'}     the key is known with another request; nothing was changed
+--        {'full'}       nothing was changed
+--        {'past', n}    the run-at of the n-th job, from 0, is over; nothing was changed
+-- Guarantee  the jobs, their due entries and the key are written together. The same call again changes nothing. A job is
+--            due at its run-at, else now; and each has a higher submitted-at than every job before it, also after the clock
+--            went back.
 
 local max_queued, key, fingerprint, key_seconds = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local submitted_by, traceparent = ARGV[5], ARGV[6]
-local jobs = (#ARGV - 6) / 6
+local jobs = (#ARGV - 6) / 7
+local at = now()
 
--- The jobs of each kind, and the kinds in the order of their first jobs.
+-- The jobs of each kind, of which `due` are due now, and the kinds in the order of their first jobs.
 local of, order = {}, {}
-for i = 7, #ARGV, 6 do
-  local kind = ARGV[i + 1]
-  if not of[kind] then
-    of[kind] = {n = 0, places = {}, times = {}}
-    order[#order + 1] = kind
+-- The options of those jobs that have some, by their place in ARGV; and when those are due that wait for a time.
+local options, run_at, past = {}, {}, nil
+for i = 7, #ARGV, 7 do
+  local kind, said = ARGV[i + 1], ARGV[i + 6]
+  local its = of[kind]
+  if not its then
+    its = {n = 0, due = 0, places = {}, times = {}}
+    of[kind], order[#order + 1] = its, kind
   end
-  of[kind].n = of[kind].n + 1
+  its.n, its.due = its.n + 1, its.due + 1
+  if said ~= '' then
+    options[i] = {}
+    for name, value in said:gmatch('(%S+) (%S+)') do
+      if name == 'run-at' and tonumber(value) <= at then past = past or (i - 7) / 7 end
+      if name == 'delay' then name, value = 'run-at', at + value end
+      if name == 'run-at' then
+        value = stamp(value)
+        run_at[i], its.due = value, its.due - 1
+      end
+      table.insert(options[i], name)
+      table.insert(options[i], value)
+    end
+  end
 end
 
-local function submitted()
-  local reply = {'submitted'}
-  for _, kind in ipairs(order) do
-    reply[#reply + 1], reply[#reply + 2] = kind, read('ZCARD', due_key(kind)) or 0
+-- Returns those of these jobs, which are in Redis, that wait for a time: {id, run-at, ...}.
+local function waiting(ids)
+  local found = {}
+  for _, id in ipairs(ids) do
+    local time = moment(read('HGET', record_key(id), 'run-at'))
+    if time then found[#found + 1], found[#found + 2] = id, stamp(time) end
   end
+  return found
+end
+
+-- Returns the reply that the jobs are submitted.
+local function submitted(ids, due)
+  local reply = {'submitted', waiting(ids)}
+  for _, kind in ipairs(order) do reply[#reply + 1], reply[#reply + 2] = kind, due(kind) end
   return reply
 end
 
-if redis.call('EXISTS', record_key(ARGV[7])) == 1 then return submitted() end
+if redis.call('EXISTS', record_key(ARGV[7])) == 1 then
+  local ids = {}
+  for i = 7, #ARGV, 7 do ids[#ids + 1] = ARGV[i] end
+  return submitted(ids, function(kind) return due_count(kind, at) end)
+end
 if key ~= '' then
   key = PREFIX .. 'idempotency.' .. key
   local known, given = (read('GET', key) or ''):match('^(%x+) ([%x -]+)$')
   if known and known ~= fingerprint then return {'reused'} end
-  local reply, left = {'replayed'}, false
+  local ids, left = {}, false
   for id in (given or ''):gmatch('%S+') do
-    reply[#reply + 1] = id
+    ids[#ids + 1] = id
     left = left or redis.call('EXISTS', record_key(id)) == 1
   end
-  if #reply == jobs + 1 then return left and reply or {'gone'} end
+  if #ids == jobs then return left and {'replayed', waiting(ids), unpack(ids)} or {'gone'} end
 end
+if past then return {'past', past} end
 for _, kind in ipairs(order) do
-  if (read('ZCARD', index('submitted', kind)) or 0) + of[kind].n > max_queued then return {'full'} end
+  local its = of[kind]
+  its.before = due_count(kind, at)
+  if its.due > 0 and its.before + its.due > max_queued then return {'full'} end
 end
 
-local at = now()
 local micros = math.floor(at * 1e6)
 local last = tonumber(read('GET', LAST))
 if not last or last > micros then  -- forgotten, or the clock went back: then what counts is the highest in use
@@ -65,8 +102,8 @@ if not last or last > micros then  -- forgotten, or the clock went back: then wh
   end
 end
 local place = math.max(micros, last + 1)
-local ids = {}
-for i = 7, #ARGV, 6 do
+local ids, timed = {}, {}
+for i = 7, #ARGV, 7 do
   local id, kind, numbers, input = ARGV[i], ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
   local submitted_at = stamp((place + #ids) / 1e6)
   local fields = {'id', id, 'status', 'submitted', 'submitted-at', submitted_at}
@@ -81,11 +118,14 @@ for i = 7, #ARGV, 6 do
   add('input', input)
   add('submitted-by', submitted_by)
   add('traceparent', traceparent)
+  local said = options[i] or {}
+  for field = 1, #said, 2 do add(said[field], said[field + 1]) end
   redis.call('HSET', record_key(id), unpack(fields))
   local places, times = of[kind].places, of[kind].times
   places[#places + 1], places[#places + 2] = submitted_at, id
-  times[#times + 1], times[#times + 2] = stamp((micros + #ids) / 1e6), id
+  times[#times + 1], times[#times + 2] = run_at[i] or stamp((micros + #ids) / 1e6), id
   ids[#ids + 1] = id
+  if run_at[i] then timed[#timed + 1] = id end
 end
 for _, kind in ipairs(order) do
   write('ZADD', index('submitted', kind), unpack(of[kind].places))
@@ -96,4 +136,4 @@ for _, kind in ipairs(order) do
 end
 redis.call('SET', LAST, place + jobs - 1)
 if key ~= '' then redis.call('SET', key, fingerprint .. ' ' .. table.concat(ids, ' '), 'EX', key_seconds) end
-return submitted()
+return submitted(timed, function(kind) return of[kind].before + of[kind].due end)

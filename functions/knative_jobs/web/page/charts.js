@@ -24,9 +24,11 @@ export function showCharts(overview) {
   const all = sum(minutes, 'started')
   const overall = all ? `${duration(sum(minutes, 'waited') / all)} for ${number(all)} jobs` : 'none began'
   setText(waiting.title, `Mean time that jobs waited in the last hour, by minute: ${overall}.`)
-  const waits = overview.counts.submitted > 0
+  const {delayed} = overview
+  const waits = overview.counts.submitted > delayed
   setText(byId('oldest'), waits ? duration(overview['oldest-waiting-seconds']) : '0')
-  setText(byId('oldest-says'), waits ? 'the oldest has waited' : 'jobs wait')
+  const later = delayed ? `, ${number(delayed)} due later` : ''
+  setText(byId('oldest-says'), `${waits ? 'the oldest has waited' : 'jobs wait'}${later}`)
   setText(byId('waiting-scale'), longest ? `highest: ${duration(longest)}` : '')
 }
 

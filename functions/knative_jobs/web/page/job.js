@@ -4,7 +4,7 @@ import {follow} from './api.js'
 import {byId, duration, element, setText, showActions, showProgress, showStatus, time, took, value} from './show.js'
 
 const dialog = byId('job')
-const TIMES = ['submitted-at', 'started-at', 'finished-at', 'cancel-requested-at']
+const TIMES = ['submitted-at', 'run-at', 'started-at', 'finished-at', 'cancel-requested-at']
 let open = ''
 let following = new AbortController()
 let before = ''
@@ -88,16 +88,17 @@ dialog.addEventListener('click', (event) => {
 /** Returns what has happened to a job and what comes next, as [kind, seconds or undefined, text]. */
 function timeline(job) {
   const steps = [['submitted', job['submitted-at'], job['submitted-by'] ? `submitted by ${job['submitted-by']}` : 'submitted']]
+  const later = job['run-at'] > Date.now() / 1000 ? `, not before ${time(job['run-at'])}` : ''
   const wrong = job.failures ? `, after ${job.failures} that went wrong` : ''
   if (job['started-at']) {
-    const waited = job.attempt === 1 ? `, after ${duration(job['started-at'] - job['submitted-at'])}` : wrong
+    const waited = job.attempt === 1 ? `, after ${duration(job['started-at'] - (job['run-at'] ?? job['submitted-at']))}` : wrong
     steps.push(['in progress', job['started-at'], `attempt ${job.attempt} began on ${job['worker-ip']}${waited}`])
   }
   if (job['cancel-requested-at']) steps.push(['cancelled', job['cancel-requested-at'], 'asked to stop'])
   if (job['finished-at']) {
     const after = job['started-at'] ? `, after ${took(job)}` : ''
     steps.push([job.status, job['finished-at'], `${job.status}${after}`])
-  } else if (job.status === 'submitted') steps.push(['next', undefined, `waits for attempt ${(job.attempt ?? 0) + 1}${wrong}`])
+  } else if (job.status === 'submitted') steps.push(['next', undefined, `waits for attempt ${(job.attempt ?? 0) + 1}${wrong}${later}`])
   else steps.push(['next', undefined, 'runs'])
   return steps
 }
