@@ -24,10 +24,11 @@ LARGEST_BATCH = 30
 
 LONG_WORK = "steps 1"
 WORK = {
-    "quick": 900,
+    "quick": 880,
     "slow 0.5": 10,
     "slow 2.5": 6,
     LONG_WORK: 4,
+    "parts 1": 20,
     "raise-once": 30,
     "raise": 10,
     "retry": 20,

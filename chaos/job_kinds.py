@@ -3,12 +3,13 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from pathlib import Path
 
 from chaos import ROOT
 from chaos.system import HOST
 from chaos.work import work
-from knative_jobs import Cancelled, Fail, Job, Retry
+from knative_jobs import Cancelled, Continue, Fail, Job, Retry
 from knative_jobs.work.http_service import NDJSON
 
 SEVERAL, SERVICE = "several", "service"
@@ -62,13 +63,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Do the job, and answer as docs/work.md has it."""
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        job = Job(self, given["id"], given["attempt"], given["start"], given["end"], kind=given["kind"])
-        if str(job.start).startswith("steps"):
+        kind, checkpoint = given["kind"], given.get("checkpoint")
+        job = Job(
+            self, given["id"], given["attempt"], given["start"], given["end"], kind=kind, checkpoint_value=checkpoint
+        )
+        in_lines = str(job.start).startswith(("steps", "parts"))
+        if in_lines:
             self._answer(200, "Content-Type", NDJSON)
         try:
             result = work(job)
         except (Cancelled, ConnectionError):
             return
+        except Continue:
+            self._say({"continue": True})
         except Retry as retry:
             self._answer(503, "Retry-After", str(retry.after))
         except Fail as error:
@@ -76,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             self._answer(500, "Content-Type", "text/plain", str(error))
         else:
-            if str(job.start).startswith("steps"):
+            if in_lines:
                 self._say({"result": result})
             else:
                 self._answer(200, "Content-Type", "application/json", json.dumps(result))
@@ -88,6 +95,18 @@ class _Handler(BaseHTTPRequestHandler):
     def cancel_requested(self) -> bool:
         """Say nothing of that: a cancelled job has lost its connection."""
         return False
+
+    def keep(self, checkpoint: str) -> None:
+        """Say what the next attempt can go on from."""
+        self._say({"checkpoint": json.loads(checkpoint)})
+
+    def is_stopping(self) -> bool:
+        """Say nothing of that: a service goes on when a worker is stopped."""
+        return False
+
+    def time_left(self) -> float:
+        """Say nothing of that either."""
+        return inf
 
     def log_message(self, *_: object) -> None:
         """Keep it quiet."""

@@ -5,11 +5,13 @@ import time
 import uuid
 from pathlib import Path
 
-from knative_jobs import Fail, Job, Retry
+from knative_jobs import Continue, Fail, Job, Retry
 
 FOLDER = "CHAOS_FOLDER"
 """The variable that names the folder of the files."""
 BEGUN, EFFECTS = "begun", "effects"
+PARTS, PARTS_OF_AN_ATTEMPT = 8, 3
+"""Of a job with checkpoints, and how many of them an attempt does before the next one continues."""
 
 
 def work(job: Job) -> dict[str, object]:
@@ -22,6 +24,13 @@ def work(job: Job) -> dict[str, object]:
             for step in range(20):
                 job.progress(step / 20)
                 time.sleep(float(seconds) / 20)
+        case ["parts", seconds]:
+            before = job.checkpoint_value or 0
+            for part in range(before, PARTS):
+                if part == before + PARTS_OF_AN_ATTEMPT:
+                    raise Continue
+                time.sleep(float(seconds) / PARTS)
+                job.checkpoint(part + 1)
         case ["raise-once"] if job.attempt == 1:
             raise ValueError("as it was told to")
         case ["raise"]:

@@ -132,7 +132,7 @@ def test_what_was_acknowledged_before_a_backup_is_in_it_whatever_redis_does_mean
     try:
         ids = restored.ids()
         assert before <= ids
-        assert all(restored.client.hget(f"job.{job_id}", "status") == "submitted" for job_id in ids)
+        assert all(restored.client.hgetall(f"job.{job_id}")["status"] == "submitted" for job_id in ids)
         assert not (data / "restore.tar").exists()
     finally:
         restored.stop()

@@ -119,7 +119,7 @@ class TestEvents:
         answer = endpoint("jobs").request("POST", "/jobs", body=EXAMPLE)
         return str(answer.json()["id"])
 
-    @pytest.fixture(params=["worker", "dead_letter", "job_requests"])
+    @pytest.fixture(params=["worker", "dead_letter"])
     def subscriber(self, endpoint: Start, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 

@@ -148,7 +148,7 @@ class TestRequest:
         [request] = service.requests
         assert request.line == "POST /work?x=1 HTTP/1.1"
         given = '{"b": 1.10, "a": ["\\u00e9", 1e3]}'
-        assert request.body == f'{{"id":"{job_id}","kind":"add","attempt":1,"input":{given}}}'
+        assert request.body == f'{{"id":"{job_id}","kind":"add","attempt":1,"time-left":300,"input":{given}}}'
         assert request.headers["content-type"] == "application/json"
         assert request.headers["idempotency-key"] == f"{job_id}.1"
         assert request.headers["traceparent"].startswith(TRACE[:35])
@@ -156,7 +156,7 @@ class TestRequest:
 
     def test_a_job_without_input_has_start_and_end_alone(self, worker: Worker, run: Run, service: Service) -> None:
         job = run(worker())
-        expected = f'{{"id":"{job["id"]}","kind":"default","attempt":1,"start":1,"end":"zwei"}}'
+        expected = f'{{"id":"{job["id"]}","kind":"default","attempt":1,"start":1,"end":"zwei","time-left":300}}'
         assert service.requests[0].body == expected
 
     def test_a_user_in_the_address_is_sent_and_in_no_log_or_record(

@@ -29,6 +29,8 @@ KINDS = {"default": "", "other": ".other"}
 """Each kind, and what the names of its keys end with."""
 INDEXES = (*(name + end for name in OF_KIND for end in KINDS.values()), "leases", "retention", "outbox")
 kinds = strategies.sampled_from(list(KINDS))
+checkpoints = strategies.sampled_from(["", "1", "2"])
+OUTCOMES = ["complete", "error", "failed", "cancelled", "released", "continued"]
 options = strategies.sampled_from(
     [
         "",
@@ -63,6 +65,10 @@ class Job:
     max_attempts: int = ATTEMPTS
     retention: float = RETENTION
     postponed: float | None = None
+    checkpoint: str | None = None
+    got_further: int = 0
+    """The last attempt with a newer checkpoint."""
+    continued: int = 0
     ended: list[tuple[int, str]] = field(default_factory=list)
     cancel_requested: bool = False
     result: str | None = None
@@ -238,6 +244,7 @@ class Life(RuleBasedStateMachine):
         assert held.attempt == job.attempt + 1
         assert held.attempt > self.tokens.get(held.id, 0), "a token is given out once"
         assert held.failures == job.failures
+        assert held.checkpoint == (job.checkpoint or "")
         self.tokens[held.id] = held.attempt
         job.status, job.attempt, job.lease = "in progress", held.attempt, self.now + LEASE
         job.started = self.now
@@ -256,21 +263,28 @@ class Life(RuleBasedStateMachine):
         job = self.jobs.get(held.id)
         return job if job and (job.status, job.attempt) == ("in progress", held.attempt) else None
 
-    @rule(held=claims, progress=strategies.sampled_from(["", "0.5"]))
-    def renew(self, held: Claim, progress: str) -> None:
-        word = state.renew(held, progress)
+    def keep(self, job: Job, checkpoint: str) -> None:
+        if checkpoint and checkpoint != job.checkpoint:
+            job.checkpoint, job.got_further = checkpoint, job.attempt
+
+    @rule(held=claims, progress=strategies.sampled_from(["", "0.5"]), checkpoint=checkpoints)
+    def renew(self, held: Claim, progress: str, checkpoint: str) -> None:
+        word = state.renew(held, progress, checkpoint=checkpoint)
         if job := self.holds(held):
             job.lease = self.now + LEASE
+            self.keep(job, checkpoint)
             assert word == ("cancel" if job.cancel_requested else "renewed")
         else:
             assert word == "lost"
 
-    @rule(held=claims, outcome=strategies.sampled_from(["complete", "error", "failed", "cancelled", "released"]))
-    def finish(self, held: Claim, outcome: str) -> None:
+    @rule(held=claims, outcome=strategies.sampled_from(OUTCOMES), checkpoint=checkpoints)
+    def finish(self, held: Claim, outcome: str, checkpoint: str) -> None:
         job = self.holds(held)
         before = self.redis.record(held.id)
         payload = f'"{held.attempt}"'
-        status, _ = state.finish(held, outcome, payload, DELAY)
+        status, _ = state.finish(held, outcome, payload, DELAY, checkpoint)
+        if job and outcome != "complete":
+            self.keep(job, checkpoint)
         if job is None:
             assert self.redis.record(held.id) == before, "a zombie changes nothing"
             assert status == "refused" or status == before["status"]
@@ -278,9 +292,14 @@ class Life(RuleBasedStateMachine):
         elif outcome == "complete":
             job.result = payload
             self.end(job, "complete")
-        elif outcome == "cancelled" or (outcome == "released" and job.cancel_requested):
+        elif outcome == "cancelled" or (outcome in ("released", "continued") and job.cancel_requested):
             job.ended.append((job.attempt, "cancelled"))
             self.end(job, "cancelled")
+        elif outcome == "continued" and job.got_further == job.attempt:
+            job.continued += 1
+            job.failures = job.releases = 0
+            self.wait(job, self.now)
+            self.happened(job.kind, "continued")
         elif outcome == "released" and job.releases < RELEASES:
             job.releases += 1
             job.ended.append((job.attempt, "released"))
@@ -415,6 +434,8 @@ class Life(RuleBasedStateMachine):
         job.status, job.removed = status, self.now + job.retention
         job.postponed = None
         job.outbox = self.now if status in ANNOUNCED else None
+        if status == "complete":
+            job.checkpoint = None
         self.happened(job.kind, status)
         if status == "complete":
             self.happened(job.kind, "ran.micros", round(max(0, self.now - job.started), 3) * 1e6)
@@ -435,6 +456,8 @@ class Life(RuleBasedStateMachine):
             assert int(record.get("attempt", 0)) == job.attempt
             assert int(record.get("failures", 0)) == job.failures
             assert int(record.get("releases", 0)) == job.releases
+            assert int(record.get("continued", 0)) == job.continued
+            assert record.get("checkpoint") == job.checkpoint
             told = [(end["attempt"], end["why"]) for end in json.loads(record.get("attempts-ended", "[]"))]
             assert told == job.ended[-10:]
             assert record.get("result") == job.result

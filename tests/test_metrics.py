@@ -111,6 +111,7 @@ def test_after_a_load_they_are_what_happened_and_what_redis_holds(
         "knative_jobs_failed_total": 2,
         "knative_jobs_cancelled_total": 2,
         "knative_jobs_retried_total": 4,
+        "knative_jobs_continued_total": 0,
         "knative_jobs_duplicates_total": 2,
         "knative_jobs_events_dropped_total": 0,
         "knative_jobs_lease_losses_total": 1,

@@ -29,6 +29,7 @@ FIELDS = [
     "failures",
     "run-at",
     "timeout",
+    "checkpoint",
 ]
 FIELDS += [
     "progress",
@@ -40,6 +41,7 @@ FIELDS += [
     "worker-ip",
     "max-attempts",
     "retention",
+    "continued",
 ]
 BODY = {"start": 1, "end": "2"}
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -98,7 +100,7 @@ def call_everything(endpoint: Start, jobs: dict[str, str]) -> None:
     sweep(endpoint)
     assert endpoint("worker", JOB_SECONDS="0").deliver(answer.json()["id"]) == 204
     for job_id in jobs.values():
-        held = Claim(job_id, 1, 0, "default", "1", "2", "start", "", "", "")
+        held = Claim(job_id, 1, 0, "default", "1", "2", "start", "", "", "", "")
         state.claim(job_id, "127.0.0.1")
         state.renew(held, "0.1", "x")
         state.finish(held, "error", '{"type":"E"}')

@@ -251,7 +251,7 @@ class TestACrash:
             process.release()
             with pytest.raises(Left):
                 attempt._run(
-                    state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", "", "")
+                    state.Claim("0e399b77-54a3-486b-b458-49fc4545f2da", 1, 0, "default", "a", "b", "", "", "", "", "")
                 )
             assert process.has_ended()
             assert process not in launcher._living
@@ -474,12 +474,12 @@ class TestMessages:
             Channel(theirs).send("cancel", "id", 1)
             Channel(theirs).send("cancel", "id", 2)
             assert channel.receive() == ["work", "id", 2]
-            assert not one_attempt.Handle(channel, "id", 3).cancel_requested()
+            assert not one_attempt.Handle(channel, "id", 3, 300).cancel_requested()
         with ends() as (_, theirs, channel):
             Channel(theirs).send("work", "id", 2)
             Channel(theirs).send("cancel", "id", 2)
             assert channel.receive() == ["work", "id", 2]
-            assert one_attempt.Handle(channel, "id", 2).cancel_requested()
+            assert one_attempt.Handle(channel, "id", 2, 300).cancel_requested()
 
     @settings(deadline=None)
     @given(data=st.binary(max_size=300))

@@ -22,7 +22,7 @@ from knative_jobs.store import state
 from knative_jobs.work import launcher
 from knative_jobs.work.api import MAX_PROGRESS_MESSAGE
 from knative_jobs.work.http_service import HttpExchange
-from knative_jobs.work.messages import MAX_ERROR_TEXT, BadMessageError, is_result, storable
+from knative_jobs.work.messages import MAX_CHECKPOINT_BYTES, MAX_ERROR_TEXT, BadMessageError, is_result, storable
 
 MAX_BACKOFF_SECONDS = 3600
 _MAX_HEARTBEAT_SECONDS = 1.0  # so that a wish to cancel, and SIGTERM, are noticed soon
@@ -32,6 +32,12 @@ _PROCESSES = {
     "messaging.operation.type": "process",
 }
 
+_NO_CHECKPOINT = json.dumps(
+    {
+        "type": "NoCheckpoint",
+        "message": "the work raised Continue without a checkpoint newer than the one it began with",
+    }
+)
 _log = logging.getLogger("knative_jobs.worker")
 _hands = threading.BoundedSemaphore(settings().worker_concurrency)
 """One for each job that this worker may do at once."""
@@ -43,6 +49,8 @@ class _Outcome(NamedTuple):
     word: str
     payload: str = ""
     delay_s: float = 0
+    checkpoint: str = ""
+    """As JSON, if it is not recorded yet."""
 
 
 def work_through(job_id: str) -> None:
@@ -185,17 +193,20 @@ def _run(held: state.Claim) -> _Outcome:
         doer = _doer()
     except OSError as error:
         return _went_wrong(held, "WorkProcessDied", f"the process for the work could not be started: {error}")
+    heartbeat = _Heartbeat(held)
     try:
         doer.attribute(held.id, held.attempt, held.traceparent, held.kind)
-        outcome, has_answered = _supervise(doer, held)
+        outcome, has_answered = _supervise(doer, heartbeat)
     except (EOFError, OSError):
         how = doer.end(launcher.EXIT_SECONDS)
-        return _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {how}")
+        why = f"the process that did the work ended: {how}"
+        return _went_wrong(held, "WorkProcessDied", why)._replace(checkpoint=heartbeat.checkpoint)
     except BadMessageError as error:
         doer.end()
         # For the log alone: it may be part of another job's message.
         _log.warning("job %s attempt %s: not a message: %s", held.id, held.attempt, error, extra=_about(held))
-        return _went_wrong(held, "WorkProcessDied", "the process that did the work sent what is not a message")
+        why = "the process that did the work sent what is not a message"
+        return _went_wrong(held, "WorkProcessDied", why)._replace(checkpoint=heartbeat.checkpoint)
     except BaseException:
         doer.end()
         raise
@@ -204,54 +215,56 @@ def _run(held: state.Claim) -> _Outcome:
         doer.release()
     else:
         doer.end()
-    return outcome
+    return outcome._replace(checkpoint=heartbeat.checkpoint)
 
 
 def _doer() -> _Doer:
     return HttpExchange() if work_address.is_address(settings().job_work) else launcher.take()
 
 
-def _supervise(doer: _Doer, held: state.Claim) -> tuple[_Outcome, bool]:
+def _supervise(doer: _Doer, heartbeat: "_Heartbeat") -> tuple[_Outcome, bool]:
     """Have the work done. Return the outcome, and whether it was told: then the work is over.
 
     Raises:
         EOFError, OSError: the process has ended.
         BadMessageError: it sent something that is not a message.
     """
-    heartbeat = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
+    held = heartbeat.held
     timeout_s = _timeout(held)
     ends_at = time.monotonic() + timeout_s
     release_at = float("inf")
-    cancel_sent = False
+    cancel_sent = stopping_sent = False
     mine = [held.id, held.attempt]
-    given = held.kind, held.start, held.end, held.number_fields, held.input, held.traceparent
-    doer.send("work", *mine, *given)
-    renew_at = time.monotonic() + heartbeat
+    given = held.kind, held.start, held.end, held.number_fields, held.input, held.traceparent, held.checkpoint
+    doer.send("work", *mine, *given, timeout_s)
     while True:
         word = ""
-        message = doer.receive(renew_at)
+        message = doer.receive(heartbeat.due_at)
         if message is None:
-            word = _renew(held)
+            word = heartbeat.renew()
         elif message[1:3] == mine:
             match _said(held, message[0], message[3:]):
                 case _Outcome() as outcome:
                     return outcome, True
                 case progress, text:
-                    word = _renew(held, progress, text)
+                    word = heartbeat.renew(progress, text)
+                case checkpoint:
+                    heartbeat.checkpoint = checkpoint
+                    word = heartbeat.renew_if_due()
         elif message[0] == "unusable":
             return _went_wrong(held, "WorkProcessDied", launcher.unusable(str(message[-1]))), False
         elif message != ["ready"]:
             _log.warning(
                 "job %s attempt %s: a message of another attempt is dropped: %.100r", *mine, message, extra=_about(held)
             )
-        if word:
-            renew_at = time.monotonic() + heartbeat
         if word == "cancel" and not cancel_sent:
             doer.send("cancel", *mine)
             cancel_sent = True
         now = time.monotonic()
-        if stopping.is_set():
-            release_at = min(release_at, now + settings().worker_grace_seconds)
+        if stopping.is_set() and not stopping_sent:
+            release_at = now + settings().worker_grace_seconds
+            doer.send("stopping", *mine, settings().worker_grace_seconds)
+            stopping_sent = True
         if word == "lost":
             return _Outcome("lost"), False
         if now >= ends_at:
@@ -266,17 +279,21 @@ def _timeout(held: state.Claim) -> float:
     return min(float(held.timeout), most) if held.timeout else most
 
 
-def _said(held: state.Claim, word: str, details: list[Any]) -> _Outcome | tuple[str, str]:
-    """Return the outcome that a message of the process tells, or the progress and the text with it, to be stored.
+def _said(held: state.Claim, word: str, details: list[Any]) -> _Outcome | tuple[str, str] | str:
+    """Return the outcome that a message of the process tells; or the progress and the text with it; or a checkpoint.
 
     Raises:
-        BadMessageError: it tells neither.
+        BadMessageError: it tells none of these.
     """
     match word, details:
         case "complete", [str(result)] if is_result(result):
             return _Outcome("complete", result)
         case "progress", [int() | float() as fraction, str(text)] if 0 <= fraction <= 1:
             return f"{fraction:.4g}", storable(text[:MAX_PROGRESS_MESSAGE])
+        case "checkpoint", [str(checkpoint)] if is_result(checkpoint, MAX_CHECKPOINT_BYTES):
+            return checkpoint
+        case "continue", []:
+            return _Outcome("continued", _NO_CHECKPOINT, _backoff(held))
         case "cancelled", []:
             return _Outcome("cancelled")
         case "failed", [{"type": str(), "message": str()} as error]:
@@ -294,13 +311,35 @@ def _recorded(error: dict[str, Any]) -> str:
     return json.dumps({name: storable(text[:MAX_ERROR_TEXT]) for name, text in known.items()})
 
 
-def _renew(held: state.Claim, progress: str = "", message: str = "") -> str:
-    """Renew the lease, with progress where there is some. Whatever goes wrong with that, the work goes on meanwhile."""
-    try:
-        return state.renew(held, progress, message)
-    except Exception as error:
-        _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
-        return "missed"
+class _Heartbeat:
+    """The heartbeat of one attempt. It takes with it the checkpoint that came since the last one."""
+
+    def __init__(self, held: state.Claim) -> None:
+        self.held = held
+        self.checkpoint = ""
+        """As JSON, if it is not recorded yet."""
+        self._every_s = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
+        self.due_at = time.monotonic() + self._every_s
+        """As `time.monotonic()` has it."""
+
+    def renew(self, progress: str = "", message: str = "") -> str:
+        """Renew the lease, with progress where there is some. Whatever goes wrong with that, the work goes on.
+
+        Returns:
+            What `state.renew` returns, or `missed`.
+        """
+        held, self.due_at = self.held, time.monotonic() + self._every_s
+        try:
+            word = state.renew(held, progress, message, self.checkpoint)
+        except Exception as error:
+            _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
+            return "missed"
+        self.checkpoint = ""
+        return word
+
+    def renew_if_due(self) -> str:
+        """Do the same if it is time for that; else return nothing."""
+        return self.renew() if time.monotonic() >= self.due_at else ""
 
 
 def _about(held: state.Claim) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Claim(NamedTuple):
     traceparent: str
     timeout: str
     """The longest that this attempt may take, in seconds, as the job says for itself; empty: it does not say."""
+    checkpoint: str
+    """What an earlier attempt can be continued from, as JSON; empty: there is none."""
 
 
 class NewJob(NamedTuple):
@@ -206,14 +208,14 @@ def claim(job_id: str, worker_ip: str) -> Claim | str:
     return _claim(run_all([_claim_call(job_id, worker_ip)], confirmed=True, undo=_release)[0])
 
 
-def renew(held: Claim, progress: str = "", message: str = "") -> str:
-    """Renew the lease, and record progress. Return `renewed`, `cancel` or `lost`."""
-    reply: bytes = run("renew", held.id, held.attempt, settings().job_lease_seconds, progress, message)
+def renew(held: Claim, progress: str = "", message: str = "", checkpoint: str = "") -> str:
+    """Renew the lease, and record progress and a checkpoint. Return `renewed`, `cancel` or `lost`."""
+    reply: bytes = run("renew", held.id, held.attempt, settings().job_lease_seconds, progress, message, checkpoint)
     return reply.decode()
 
 
 def finish(
-    held: Claim, outcome: str, payload: str = "", delay_s: float = 0, *, next_for: str = ""
+    held: Claim, outcome: str, payload: str = "", delay_s: float = 0, checkpoint: str = "", *, next_for: str = ""
 ) -> tuple[str, Claim | str]:
     """End an attempt; the outcomes are those of `finish.lua`.
 
@@ -225,6 +227,7 @@ def finish(
         outcome: how the attempt ended.
         payload: the result or the error, as JSON.
         delay_s: before the next attempt.
+        checkpoint: the last one of the attempt, as JSON, if it is not recorded yet.
         next_for: a worker-ip, for which the job that has been due the longest is claimed in the same round trip.
 
     Returns:
@@ -234,7 +237,7 @@ def finish(
     tries = int(s.job_lease_seconds) + 5
     if outcome == "released":
         payload = _HANDED_BACK
-    how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES)
+    how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES, checkpoint)
     calls: list[Call] = [("finish", held.id, held.attempt, *how)]
     if next_for:
         calls.append(_claim_call("", next_for))
@@ -242,6 +245,9 @@ def finish(
         status, *claimed = run_all(calls, tries, confirmed=True, undo=_release)
     except UnconfirmedError as error:
         status, *claimed = _insist(calls[0], tries, error)
+    if outcome == "continued" and claimed == [b"none"]:
+        # A Redis that had to load `finish` first has claimed before the job was due again.
+        claimed = run_all(calls[1:], confirmed=True, undo=_release)
     return status.decode(), _claim(claimed[0]) if claimed else "none"
 
 
@@ -465,7 +471,7 @@ def _release(replies: list[Any]) -> list[Call]:
     A claim that is not confirmed is given up: after a failover another may get the same job with the same attempt.
     """
     held = _claim(replies[-1]) if isinstance(replies[-1], list) else None
-    how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES)
+    how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES, "")
     return [("finish", held.id, held.attempt, "released", _HANDED_BACK, *how)] if isinstance(held, Claim) else []
 
 

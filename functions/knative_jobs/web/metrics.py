@@ -20,6 +20,7 @@ _COUNTERS = {
     Status.FAILED: ("knative_jobs_failed", "Jobs that became failed."),
     Status.CANCELLED: ("knative_jobs_cancelled", "Jobs that became cancelled."),
     "retried": ("knative_jobs_retried", "Attempts that went wrong and were due again, and retries asked for."),
+    "continued": ("knative_jobs_continued", "Attempts that the work handed back with a newer checkpoint."),
     "duplicates": (
         "knative_jobs_duplicates",
         "Events of jobs that were not waiting: delivered again, or another worker had come for the job already.",

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from knative_jobs.work import messages
+
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most so often; calls in between cost next to nothing."""
 
@@ -41,6 +43,14 @@ class Cancelled(Exception):  # noqa: N818
     """Raised by `Job.progress` when somebody asked for the job to be cancelled. Let it pass."""
 
 
+class Continue(Exception):  # noqa: N818
+    """Raised by work: hand the job back, to be continued at once by another attempt from its last checkpoint.
+
+    That is no failed attempt, and the job has all its attempts again. Without a checkpoint that differs from the one it
+    began with, it is a failed attempt like any other.
+    """
+
+
 class Worker(Protocol):
     """What holds the claim on a job, as the job sees it."""
 
@@ -49,6 +59,15 @@ class Worker(Protocol):
 
     def cancel_requested(self) -> bool:
         """Return whether somebody asked for the job to be cancelled, or the attempt has ended."""
+
+    def keep(self, checkpoint: str) -> None:
+        """Record a checkpoint, given as JSON."""
+
+    def is_stopping(self) -> bool:
+        """Return whether the worker is being stopped."""
+
+    def time_left(self) -> float:
+        """Return how many seconds the attempt may go on."""
 
 
 class Job:
@@ -68,6 +87,7 @@ class Job:
         traceparent: str = "",
         kind: str = "default",
         input: Any = None,  # noqa: A002
+        checkpoint_value: Any = None,
     ) -> None:
         self.id = id
         self.attempt = attempt
@@ -80,6 +100,8 @@ class Job:
         """What was submitted as `input`, parsed from JSON. None: that was null, or the job has none."""
         self.traceparent = traceparent
         """The trace that this attempt belongs to, as the header of that name has it; empty when it belongs to none."""
+        self.checkpoint_value = checkpoint_value
+        """The last checkpoint of this job, of this attempt or one before it. None: there is none."""
         self._worker = worker
         self._reported_at = float("-inf")
 
@@ -90,6 +112,36 @@ class Job:
         True too once the attempt has ended: a thread that the work has left running should stop.
         """
         return self._worker.cancel_requested()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is being stopped, as it is when Knative scales it down; known within a second or so.
+
+        The work may go on for `time_left`; then the job is handed back. Set a checkpoint and raise Continue before.
+        """
+        return self._worker.is_stopping()
+
+    @property
+    def time_left(self) -> float:
+        """How many seconds this attempt may go on: until its time limit, or until a worker that stops hands it back."""
+        return self._worker.time_left()
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep a value that a later attempt can go on from: it finds it in `checkpoint_value`.
+
+        It is stored within a second, and with the end of the attempt, however that ends. Only the last one is kept.
+
+        Args:
+            value: any JSON value of up to MAX_CHECKPOINT_BYTES.
+
+        Raises:
+            Cancelled: somebody asked for the job to be cancelled, or the attempt has ended.
+            ValueError, TypeError: the value is too long, or is not JSON.
+        """
+        if self.cancelled:
+            raise Cancelled("cancelled on request")
+        self._worker.keep(messages.result_text(value, messages.MAX_CHECKPOINT_BYTES))
+        self.checkpoint_value = value
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report how far the work is, from 0 to 1, with a word about it, which is cut to MAX_PROGRESS_MESSAGE.

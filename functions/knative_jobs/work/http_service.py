@@ -18,7 +18,7 @@ from typing import Any
 from knative_jobs.runtime import work_address
 from knative_jobs.runtime.settings import settings
 from knative_jobs.work.api import MAX_PROGRESS_MESSAGE, PROGRESS_SECONDS
-from knative_jobs.work.messages import ABSENT, MAX_RESULT_BYTES, parse_json, result_text, storable
+from knative_jobs.work.messages import ABSENT, MAX_CHECKPOINT_BYTES, MAX_RESULT_BYTES, parse_json, result_text, storable
 
 CONNECT_SECONDS = 10
 """How long the service may take to accept a connection."""
@@ -42,8 +42,8 @@ class HttpExchange:
     def attribute(self, *attempt: Any) -> None:
         """Do nothing: a service prints nothing here."""
 
-    def send(self, word: str, job_id: str, attempt: int, *job: str) -> None:
-        """Post the job, or close the connection of one that is to be cancelled."""
+    def send(self, word: str, job_id: str, attempt: int, *job: Any) -> None:
+        """Post the job, or close the connection of one that is to be cancelled. No service hears of anything else."""
         if word == "work":
             call = threading.Thread(target=self._call, args=(job_id, attempt, *job), daemon=True)
             call.start()
@@ -69,7 +69,7 @@ class HttpExchange:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # below TLS: it wakes the thread that reads
         return "connection closed"
 
-    def _call(self, job_id: str, attempt: int, *job: str) -> None:
+    def _call(self, job_id: str, attempt: int, *job: Any) -> None:
         """Have the service do the job, and tell what comes of it."""
         try:
             word, details = self._post(job_id, attempt, *job)
@@ -78,15 +78,25 @@ class HttpExchange:
         self._messages.put([word, job_id, attempt, *details])
 
     def _post(
-        self, job_id: str, attempt: int, kind: str, start: str, end: str, numbers: str, given: str, traceparent: str
+        self,
+        job_id: str,
+        attempt: int,
+        kind: str,
+        start: str,
+        end: str,
+        numbers: str,
+        given: str,
+        traceparent: str,
+        checkpoint: str,
+        seconds: float,
     ) -> tuple[str, list[Any]]:
         to = work_address.parse(settings().job_work)
         fields = {"id": json.dumps(job_id), "kind": json.dumps(kind), "attempt": str(attempt)}
         if numbers != ABSENT:
             fields |= {"start": start if "start" in numbers else json.dumps(start)}
             fields |= {"end": end if "end" in numbers else json.dumps(end)}
-        if given:
-            fields["input"] = given
+        fields |= {"time-left": f"{seconds:.15g}"}
+        fields |= {name: text for name, text in (("input", given), ("checkpoint", checkpoint)) if text}
         members = (f'"{name}":{value}' for name, value in fields.items())
         body = f"{{{','.join(members)}}}"
         headers = {
@@ -125,7 +135,7 @@ class HttpExchange:
         return ("failed", [error]) if 400 <= status < 500 else ("error", [error, None])
 
     def _outcome_of_lines(self, response: http.client.HTTPResponse, job_id: str, attempt: int) -> tuple[str, list[Any]]:
-        """Tell the progress that the lines report, until one of them says how the attempt ended."""
+        """Tell the progress and checkpoints in the lines, until one of them says how the attempt ended."""
         told_at = float("-inf")
         while line := response.readline(MAX_LINE_BYTES + 1):
             if not line.strip():
@@ -141,6 +151,14 @@ class HttpExchange:
                     return "error", [_error(name, message), _seconds(str(more.get("retry-after", "")))]
                 case {"failed": {"type": str(name), "message": str(message)}}:
                     return "failed", [_error(name, message)]
+                case {"checkpoint": value}:
+                    try:
+                        text = result_text(value, MAX_CHECKPOINT_BYTES)
+                    except (ValueError, RecursionError) as error:
+                        return _failed(f"the checkpoint cannot be stored: {error}")
+                    self._messages.put(["checkpoint", job_id, attempt, text])
+                case {"continue": True}:
+                    return "continue", []
                 case {"progress": int() | float() as fraction, **more} if not isinstance(fraction, bool):
                     if time.monotonic() - told_at >= PROGRESS_SECONDS or fraction >= 1:
                         told_at = time.monotonic()

@@ -1,14 +1,18 @@
 """The messages between a worker and the process that does its work: JSON arrays, one a line, over a socket.
 
     to the work     ["work", id, attempt, kind, start, end, which of the two are numbers or ABSENT,
-                     input as JSON text or "", traceparent]
+                     input as JSON text or "", traceparent, checkpoint as JSON text or "",
+                     seconds that the attempt may take]
                     ["cancel", id, attempt]
+                    ["stopping", id, attempt, seconds until the job is handed back]
     to the worker   ["ready"]   ["ready", "several"]   ["unusable", why]      once, at the start
                     ["progress", id, attempt, fraction, message]
+                    ["checkpoint", id, attempt, value as JSON text]
                     ["complete", id, attempt, result as JSON text]
                     ["error", id, attempt, error, seconds before the next attempt or null]
                     ["failed", id, attempt, error]
                     ["cancelled", id, attempt]
+                    ["continue", id, attempt]
 
 A message of an attempt names it, so whoever has gone on to another attempt can drop the message. The process runs code
 that nobody here has seen, so nothing that it sends is unpickled, and the worker checks all of it.
@@ -24,6 +28,7 @@ from typing import Any
 ABSENT = "absent"
 """In place of the names of the numbers: a job has neither start nor end."""
 MAX_RESULT_BYTES = 256 * 1024
+MAX_CHECKPOINT_BYTES = 64 * 1024
 MAX_ERROR_TEXT = 2000
 """The type of an error, its message and its traceback may each have so many characters."""
 MAX_RESULT_DEPTH = 100
@@ -168,15 +173,15 @@ class Channel:
         self._socket.close()
 
 
-def result_text(result: Any) -> str:
+def result_text(result: Any, most_bytes: int = MAX_RESULT_BYTES) -> str:
     """Return what the work returned as JSON text that can be stored, and read by whoever asks for it.
 
     Raises:
         Exception: it cannot be; the message says why. (A class of the user's may raise anything while it is read.)
     """
     text = _encode(result)
-    if len(text) > MAX_RESULT_BYTES:
-        raise ValueError(f"it has over {MAX_RESULT_BYTES} bytes as JSON")
+    if len(text) > most_bytes:
+        raise ValueError(f"it has over {most_bytes} bytes as JSON")
     check_readable(text)
     return text
 
@@ -198,13 +203,13 @@ def parse_json(text: str) -> Any:
     return _decoder.decode(text)
 
 
-def is_result(text: str) -> bool:
+def is_result(text: str, most_bytes: int = MAX_RESULT_BYTES) -> bool:
     """Return whether the text can be one that `result_text` returned."""
     try:
         _decoder.decode(text)
     except (ValueError, RecursionError):
         return False
-    return len(text) <= MAX_RESULT_BYTES and text.isascii()
+    return len(text) <= most_bytes and text.isascii()
 
 
 def storable(text: str) -> str:

@@ -5,12 +5,13 @@ import json
 import math
 import os
 import threading
+import time
 import traceback
 from collections.abc import Awaitable
 from typing import Any
 
 from knative_jobs.work import output
-from knative_jobs.work.api import Cancelled, Fail, Job, Retry, Work
+from knative_jobs.work.api import Cancelled, Continue, Fail, Job, Retry, Work
 from knative_jobs.work.messages import ABSENT, MAX_ERROR_TEXT, Channel, result_text, storable
 
 _MAX_MESSAGE = 1000
@@ -24,8 +25,11 @@ class Handle:
     next attempt. No thread waits for another here: who finds the channel in use does without it.
     """
 
-    def __init__(self, channel: Channel, job_id: str, attempt: int) -> None:
+    def __init__(self, channel: Channel, job_id: str, attempt: int, seconds: float) -> None:
+        """Let the attempt go on for so many seconds."""
         self._channel = channel
+        self._ends_at = time.monotonic() + seconds
+        self._stopping = False
         self._attempt = (job_id, attempt)
         self._process = os.getpid()
         self._in_use = threading.Lock()
@@ -49,19 +53,45 @@ class Handle:
             self.listen()
         return self._cancel
 
+    def keep(self, checkpoint: str) -> None:
+        self._check_process()
+        with self._in_use:
+            if self._open:
+                self._channel.send("checkpoint", *self._attempt, checkpoint)
+
+    def is_stopping(self) -> bool:
+        self._check_process()
+        if not self._stopping:
+            self.listen()
+        return self._stopping
+
+    def time_left(self) -> float:
+        self.is_stopping()
+        return max(0.0, self._ends_at - time.monotonic())
+
     def listen(self) -> None:
         """Read what the worker has sent, if nobody else is about to."""
         if self._in_use.acquire(blocking=False):
             try:
                 while self._open and not self.abandoned:
                     if message := self._channel.received():
-                        self._cancel |= message == ["cancel", *self._attempt]
+                        self._hear(message)
                     elif not self._channel.read(wait=False):
                         break
             except (EOFError, OSError):
                 self.abandoned = self._cancel = True
             finally:
                 self._in_use.release()
+
+    def _hear(self, message: list[Any]) -> None:
+        if message[1:3] != list(self._attempt):
+            return
+        match message:
+            case ["cancel", *_]:
+                self._cancel = True
+            case ["stopping", _, _, int() | float() as seconds]:
+                self._stopping = True
+                self._ends_at = min(self._ends_at, time.monotonic() + seconds)
 
     def close(self) -> None:
         """End the attempt for all that still have the job: to them it is cancelled from now on."""
@@ -77,11 +107,11 @@ class Handle:
 def received(channel: Channel, message: list[Any] | None) -> tuple[Handle, Job] | None:
     """Return what a message that asks for work tells of, None for any other."""
     match message:
-        case ["work", job_id, attempt, kind, start, end, numbers, given, traceparent]:
-            handle = Handle(channel, job_id, attempt)
+        case ["work", job_id, attempt, kind, start, end, numbers, given, traceparent, checkpoint, seconds]:
+            handle = Handle(channel, job_id, attempt, seconds)
             start, end = _range(start, end, numbers)
-            given = json.loads(given) if given else None
-            return handle, Job(handle, job_id, attempt, start, end, traceparent, kind, given)
+            given, checkpoint = (json.loads(text) if text else None for text in (given, checkpoint))
+            return handle, Job(handle, job_id, attempt, start, end, traceparent, kind, given, checkpoint)
     return None
 
 
@@ -146,6 +176,8 @@ def _went_wrong(error: BaseException) -> tuple[str, list[Any]]:
     match error:
         case Cancelled():
             return "cancelled", []
+        case Continue():
+            return "continue", []
         case Fail():
             return "failed", [error_of(error)]
         case Retry(after=float(seconds)) if 0 <= seconds < math.inf:

@@ -1,7 +1,8 @@
 -- Claims one job for a worker of a kind: the named one if it is due, else the one of the kind that has been due the longest.
 -- ARGV   1 id, or '' for the one due the longest   2 lease in seconds   3 worker-ip
 --        4 how many jobs of the kind may be in progress at once; 0: any number   5 the kind
--- Reply  {id, attempt, failures, start, end, number-fields, input as JSON or '', traceparent, timeout or ''}
+-- Reply  {id, attempt, failures, start, end, number-fields, input as JSON or '', traceparent, timeout or '',
+--         checkpoint as JSON or ''}
 --                 claimed; attempt is the fencing token; number-fields is 'absent' where there are no start and end;
 --                 timeout is what the job says for itself, in seconds
 --        'none'   no job of the kind is due
@@ -18,7 +19,8 @@ local at_text = stamp(at)
 local function take(candidate)
   not_due(candidate, kind)
   local found = read_job(
-    candidate, 'start', 'end', 'attempt', 'failures', 'number-fields', 'traceparent', 'input', 'run-at', 'timeout'
+    candidate, 'start', 'end', 'attempt', 'failures', 'number-fields', 'traceparent', 'input', 'run-at', 'timeout',
+    'checkpoint'
   )
   if not found or found[1] ~= 'submitted' or found[3] ~= kind then return nil end
   return (kind ~= 'default' or (found[4] and found[5])) and found
@@ -53,4 +55,4 @@ local function is_wrong(field, value) return numbers:find(field, 1, true) and no
 if numbers ~= '' and (is_wrong('start', first) or is_wrong('end', last)) then numbers = '' end
 if not (job[4] or job[5]) then numbers = 'absent' end
 local timeout = moment(job[12])
-return {id, attempt, whole(job[7]), first, last, numbers, job[10] or '', job[9] or '', timeout and stamp(timeout) or ''}
+return {id, attempt, whole(job[7]), first, last, numbers, job[10] or '', job[9] or '', timeout and stamp(timeout) or '', job[13] or ''}

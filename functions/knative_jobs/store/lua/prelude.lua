@@ -29,6 +29,7 @@
 --                                restarted      attempts after the first
 --                                retried        failed attempts that were due again, and retries that people asked for
 --                                duplicates     claims of a job that was not waiting
+--                                continued      attempts that the work handed back, with a newer checkpoint
 --                                lease-losses   attempts taken back
 --                                late-finishes  finishes refused
 --                                dropped        events of submitted jobs that no process had room for
@@ -255,6 +256,13 @@ local function finish(id, job, to, at, retention, announced, ...)
   write('ZADD', RETENTION, at + option(redis.call('HGET', record_key(id), 'retention'), retention), id)
   if announced:find(to, 1, true) then write('ZADD', OUTBOX, finished_at, id) end
   if to ~= 'complete' then count(to, 1, at, job[3]) end  -- the histogram `ran` has as many as are complete
+end
+
+-- Keeps what the work can go on from, as JSON, for the next attempt; `checkpoint-attempt` is the last one that got further. ''
+-- is none.
+local function keep_checkpoint(id, attempt, checkpoint)
+  if checkpoint == '' or checkpoint == redis.call('HGET', record_key(id), 'checkpoint') then return end
+  redis.call('HSET', record_key(id), 'checkpoint', checkpoint, 'checkpoint-attempt', attempt)
 end
 
 -- Returns the field attempts-ended of a job with one entry more, for its attempt that ends now without completing it. It has

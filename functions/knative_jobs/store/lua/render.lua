@@ -11,7 +11,8 @@ local shown = {
   ['cancel-requested-at'] = {'"cancel-requested-at":', ',', '^%d+%.?%d*$'},
   ['run-at'] = {'"run-at":', ',', '^%d+%.?%d*$'}, ['max-attempts'] = {'"max-attempts":', ',', '^%d+$'},
   timeout = {'"timeout":', ',', '^%d+%.?%d*$'}, retention = {'"retention":', ',', '^%d+%.?%d*$'},
-  input = {'"input":', ',', 'JSON'}, result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
+  continued = {'"continued":', ',', '^%d+$'}, ['checkpoint-attempt'] = {'"checkpoint-attempt":', ',', '^%d+$'},
+  checkpoint = {'"checkpoint":', ',', 'JSON'}, input = {'"input":', ',', 'JSON'}, result = {'"result":', ',', 'JSON'}, error = {'"error":', ',', 'JSON'}, ['attempts-ended'] = {'"attempts-ended":', ',', 'JSON'},
 }
 
 local function json_string(text)

@@ -1,5 +1,6 @@
--- The heartbeat of a running job: renews its lease, and records progress.
+-- The heartbeat of a running job: renews its lease, and records progress and a checkpoint.
 -- ARGV   1 id   2 attempt   3 lease in seconds   4 progress from 0 to 1, or ''   5 progress-message
+--        6 checkpoint as JSON, or ''
 -- Reply  'renewed'
 --        'cancel'   renewed, and somebody asked for the job to be cancelled
 --        'lost'     the job is no longer this attempt's; nothing was changed
@@ -10,6 +11,7 @@ local job = holds(id, attempt, 'cancel-requested-at')
 if not job then return 'lost' end
 
 write('ZADD', LEASES, now() + lease, id)
+keep_checkpoint(id, attempt, ARGV[6])
 if progress ~= '' then
   redis.call('HSET', record_key(id), 'progress', progress, 'progress-message', message)
   changed(id)
