@@ -109,6 +109,18 @@ def test_a_submission_may_wait_for_the_end(api: Api) -> None:
     assert answer.json()["status"] == "complete"
 
 
+def test_a_job_with_a_delay_begins_after_it_and_within_seconds(api: Api) -> None:
+    answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2, "delay": 5, "max-attempts": 1, "timeout": 60}')
+    assert answer.status == 202
+    job = answer.json()
+    assert (job["max-attempts"], job["timeout"]) == (1, 60)
+    done = api.wait_for(job["id"], "complete")
+    assert done["run-at"] == job["run-at"]
+    assert done["submitted-at"] + 5 - 1e-3 <= done["run-at"] <= done["started-at"]
+    # The sweeper alone would come within a minute; what is left is for a worker that has to start.
+    assert done["started-at"] < done["run-at"] + 50
+
+
 def test_the_description_says_where_each_route_is(api: Api) -> None:
     document = api.request("GET", "/openapi.json").json()
     for path, item in document["paths"].items():
@@ -130,6 +142,11 @@ def test_the_dashboard_has_its_page_and_the_newest_job_first(api: Api) -> None:
     [
         ("POST", "/jobs", b"not json", 400),
         ("POST", "/jobs", b'{"start": "1"}', 400),
+        ("POST", "/jobs", b'{"start": "1", "end": 2, "delay": -1}', 400),
+        ("POST", "/jobs", b'{"start": "1", "end": 2, "run-at": "2020-01-01T00:00:00Z"}', 400),
+        ("POST", "/jobs", b'{"start": "1", "end": 2, "max-attempts": 1000000}', 400),
+        ("POST", "/jobs", b'{"start": "1", "end": 2, "timeout": 0}', 400),
+        ("POST", "/jobs", b'{"start": "1", "end": 2, "retention": -1}', 400),
         ("POST", "/jobs", b"x" * (1024 * 1024 + 1), 413),
         ("GET", "/jobs", None, 405),
         ("GET", "/jobs_status", None, 400),
