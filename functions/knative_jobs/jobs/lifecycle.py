@@ -64,8 +64,10 @@ def retry(job_id: JobId) -> bytes:
     if retried.before not in (Status.FAILED, Status.CANCELLED):
         raise ConflictError(f"The job is {retried.before}; only one that is failed or cancelled can be tried again.")
     found = record(job_id)
-    announcement.announce(retried.kind, [(job_id, retried.attempts + 1, found)], retried.due - 1)
-    announcement.announce_at([retried.due_at])
+    if retried.due_at:
+        announcement.announce_at([retried.due_at])
+    else:
+        announcement.announce(retried.kind, [(job_id, retried.attempts + 1, found)], retried.due - 1)
     return found
 
 

@@ -89,7 +89,7 @@ class Retried(NamedTuple):
     due: int
     """How many jobs of its kind are due now."""
     due_at: float
-    """When it is due, in seconds since the epoch: now, or at its run-at."""
+    """When it is due, in seconds since the epoch: at its run-at. 0: now."""
 
 
 class Due(NamedTuple):

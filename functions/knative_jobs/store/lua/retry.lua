@@ -1,6 +1,6 @@
 -- Submits a failed or cancelled job once more, with all its attempts before it; no sooner than at its run-at.
 -- ARGV   1 id
--- Reply  {status before, status now, attempts so far, kind, how many of its jobs are due, when it is due}, or {'unknown'}; {status, status} when
+-- Reply  {status before, status now, attempts so far, kind, how many of its jobs are due, when it is due, 0: now}, or {'unknown'}; {status, status} when
 --        it is neither failed nor cancelled, and nothing was changed
 -- Guarantee  the attempt number goes on from where it was, so a late finish of an earlier attempt is still refused. An end
 --            that was not announced yet is not announced any more, for it is none.
@@ -18,4 +18,4 @@ local at = now()
 local due = math.max(at, moment(job[5]) or 0)
 submit_again(id, job, due, 0)
 count_only('retried', job[3])
-return {status, 'submitted', whole(job[4]), job[3], due_count(job[3], at), stamp(due)}
+return {status, 'submitted', whole(job[4]), job[3], due_count(job[3], at), due > at and stamp(due) or '0'}
