@@ -188,7 +188,7 @@ class TestWaitingForATimeIsNotWaitingForAWorker:
         self, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with connected(store, "submitter", monkeypatch, max_queued_jobs=1):
-            for batch in range(10):
+            for batch in range(100):
                 ids = [f"{batch:08d}-{n:04d}-4000-8000-000000000000" for n in range(1000)]
                 state.submit([new_job(job_id, options="delay 90000") for job_id in ids])
         sweeper = start("sweeper", SWEEP_SECONDS="3000").ready()
