@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import PATIENCE_S, eventually
 from tests.e2e.conftest import Api, one_machine
+from tests.stepping_work import STEPS
 
 SAMPLE_WORK = str(Path(__file__).parent.parent)
 
@@ -27,6 +28,14 @@ def descendants(local: one_machine) -> dict[psutil.Process, str]:
         with suppress(psutil.NoSuchProcess):
             found[process] = " ".join(process.cmdline())
     return found
+
+
+def kill_workers(local: one_machine) -> None:
+    servers = [process for process, command in descendants(local).items() if "granian" in command]
+    workers = [server for server in servers if server.environ().get("FUNCTION_TARGET") == "worker"]
+    assert workers
+    for worker in workers:
+        worker.kill()
 
 
 def test_workers_come_for_work_up_to_the_maximum(data: str, tmp_path: Path) -> None:
@@ -56,14 +65,31 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
         api = Api(local.url)
         job_id = api.submit(f"wait-for {tmp_path}/go")["id"]
         eventually(effects.exists)
-        servers = [process for process, command in descendants(local).items() if "granian" in command]
-        workers = [server for server in servers if server.environ().get("FUNCTION_TARGET") == "worker"]
-        assert workers
-        for worker in workers:
-            worker.kill()
+        kill_workers(local)
         (tmp_path / "go").touch()
         assert api.wait_for(job_id, "complete")["attempt"] == 2
         assert Counter(effects.read_text().split()[::2]) == {job_id: 2}
+
+
+def test_work_with_checkpoints_goes_on_where_a_killed_worker_was(data: str, tmp_path: Path) -> None:
+    effects = tmp_path / "effects"
+    work = {
+        "JOB_WORK": "stepping_work:steps",
+        "EFFECTS": str(effects),
+        "PYTHONPATH": SAMPLE_WORK,
+        "JOB_LEASE_SECONDS": "2",
+    }
+    with one_machine(data, **work) as local:
+        api = Api(local.url)
+        job_id = api.submit("5", "0.1")["id"]
+        for checkpoint in (8, 20):
+            eventually(lambda checkpoint=checkpoint: int(api.status(job_id).get("checkpoint", 0)) >= checkpoint)
+            kill_workers(local)
+        done = api.wait_for(job_id, "complete")
+    assert (done["result"], done["continued"] > 0) == (STEPS, True)
+    steps = [int(line.split()[1]) for line in effects.read_text().splitlines()]
+    assert set(steps) == set(range(STEPS))
+    assert len(steps) < 2 * STEPS, "it did not begin anew"
 
 
 def test_everything_killed_and_started_again_completes_all_that_was_acknowledged(data: str) -> None:
