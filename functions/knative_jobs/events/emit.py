@@ -24,8 +24,6 @@ from knative_jobs.runtime.settings import settings
 SUBMITTED = "dev.knative-jobs.job.submitted"
 ENDED: dict[str, str] = {status: f"dev.knative-jobs.job.{word}" for word, status in ENDINGS.items()}
 """The type of the event of a job that has ended, by its status."""
-REQUESTED = "dev.knative-jobs.job.requested"
-"""The type of an event that asks for jobs, on the Broker. What is sent to job-requests itself may have any."""
 MAX_OPEN = 32
 """The most events that one process has in flight."""
 ANSWER_SECONDS = 600

@@ -179,6 +179,15 @@ def _announce_pending_or_log() -> None:
         _log.warning("due jobs were not announced, the sweeper will: %s", error)
 
 
+def _announce_due_or_log(for_s: float, most: int, answered: Callable[[], None] | None = None) -> None:
+    try:
+        _, due = state.overdue(_service_kinds(), for_s, most)
+    except Exception as error:
+        _log.warning("due jobs were not announced, the sweeper will: %s", error)
+    else:
+        _emit(due, answered)
+
+
 def _announce_in_time() -> None:
     """Announce what is due at each of `_times`, until there is none left, or this process is to end."""
     while not stopping.is_set():
@@ -189,12 +198,7 @@ def _announce_in_time() -> None:
             is_over = not _times
         if reached:
             announce_pending_soon()
-            try:
-                _, due = state.overdue(_service_kinds(), UNCLAIMED_SECONDS, emit.MAX_OPEN)
-            except UnavailableError as error:
-                _log.warning("jobs that are due now were not announced, the sweeper will: %s", error)
-            else:
-                _emit(due)
+            _announce_due_or_log(UNCLAIMED_SECONDS, emit.MAX_OPEN)
         if is_over:
             return
 
@@ -216,10 +220,6 @@ def _look_again() -> None:
             greenlets.wait_for(asyncio.sleep(0.2))  # so that the end of this process does not wait for long
         if stopping.is_set():
             return
-        _, overdue = state.overdue(_service_kinds(), LOOK_AGAIN_SECONDS, MOST_ANNOUNCED)
-    except UnavailableError as error:
-        _log.warning("jobs that nobody claimed were not announced again, the sweeper will: %s", error)
-        return
     finally:
         _looks_again.release()
-    _emit(overdue, answered=_look_again_soon)
+    _announce_due_or_log(LOOK_AGAIN_SECONDS, MOST_ANNOUNCED, _look_again_soon)

@@ -199,22 +199,21 @@ def _run(held: state.Claim) -> _Outcome:
         outcome, has_answered = _supervise(doer, heartbeat)
     except (EOFError, OSError):
         how = doer.end(launcher.EXIT_SECONDS)
-        why = f"the process that did the work ended: {how}"
-        return _went_wrong(held, "WorkProcessDied", why)._replace(checkpoint=heartbeat.checkpoint)
+        outcome = _went_wrong(held, "WorkProcessDied", f"the process that did the work ended: {how}")
     except BadMessageError as error:
         doer.end()
         # For the log alone: it may be part of another job's message.
         _log.warning("job %s attempt %s: not a message: %s", held.id, held.attempt, error, extra=_about(held))
-        why = "the process that did the work sent what is not a message"
-        return _went_wrong(held, "WorkProcessDied", why)._replace(checkpoint=heartbeat.checkpoint)
+        outcome = _went_wrong(held, "WorkProcessDied", "the process that did the work sent what is not a message")
     except BaseException:
         doer.end()
         raise
-    if has_answered:
-        doer.attribute()
-        doer.release()
     else:
-        doer.end()
+        if has_answered:
+            doer.attribute()
+            doer.release()
+        else:
+            doer.end()
     return outcome._replace(checkpoint=heartbeat.checkpoint)
 
 

@@ -28,9 +28,7 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
     traceparent = tracing.parse(event.get("traceparent", ""))
     if event["type"] != emit.SUBMITTED:
         told = event["id"], event["source"], event["type"]
-        _log.warning(
-            "event %r of %r, a %r, was not delivered: %r", *told, why, extra=about("", traceparent=traceparent)
-        )
+        _log.warning("event %r of %r, a %r, was not delivered: %r", *told, why, extra=about(traceparent=traceparent))
         return
     named = job_id.parse(event.get("subject"))
     went = "waits" if state.postpone(named, settings().job_backoff_seconds) else "went on"

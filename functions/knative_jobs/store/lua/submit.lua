@@ -60,9 +60,9 @@ local function waiting(ids)
   return found
 end
 
--- Returns the reply that the jobs are submitted.
-local function submitted(ids, due)
-  local reply = {'submitted', waiting(ids)}
+-- Returns the reply that the jobs are submitted; `waits` is what `waiting` returns for them.
+local function submitted(waits, due)
+  local reply = {'submitted', waits}
   for _, kind in ipairs(order) do reply[#reply + 1], reply[#reply + 2] = kind, due(kind) end
   return reply
 end
@@ -70,7 +70,7 @@ end
 if redis.call('EXISTS', record_key(ARGV[7])) == 1 then
   local ids = {}
   for i = 7, #ARGV, 7 do ids[#ids + 1] = ARGV[i] end
-  return submitted(ids, function(kind) return due_count(kind, at) end)
+  return submitted(waiting(ids), function(kind) return due_count(kind, at) end)
 end
 if key ~= '' then
   key = PREFIX .. 'idempotency.' .. key
@@ -102,7 +102,7 @@ if not last or last > micros then  -- forgotten, or the clock went back: then wh
   end
 end
 local place = math.max(micros, last + 1)
-local ids, timed = {}, {}
+local ids, waits = {}, {}
 for i = 7, #ARGV, 7 do
   local id, kind, numbers, input = ARGV[i], ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
   local submitted_at = stamp((place + #ids) / 1e6)
@@ -125,7 +125,7 @@ for i = 7, #ARGV, 7 do
   places[#places + 1], places[#places + 2] = submitted_at, id
   times[#times + 1], times[#times + 2] = run_at[i] or stamp((micros + #ids) / 1e6), id
   ids[#ids + 1] = id
-  if run_at[i] then timed[#timed + 1] = id end
+  if run_at[i] then waits[#waits + 1], waits[#waits + 2] = id, run_at[i] end
 end
 for _, kind in ipairs(order) do
   write('ZADD', index('submitted', kind), unpack(of[kind].places))
@@ -136,4 +136,4 @@ for _, kind in ipairs(order) do
 end
 redis.call('SET', LAST, place + jobs - 1)
 if key ~= '' then redis.call('SET', key, fingerprint .. ' ' .. table.concat(ids, ' '), 'EX', key_seconds) end
-return submitted(timed, function(kind) return of[kind].before + of[kind].due end)
+return submitted(waits, function(kind) return of[kind].before + of[kind].due end)
