@@ -30,6 +30,11 @@ def descendants(local: one_machine) -> dict[psutil.Process, str]:
     return found
 
 
+def working(data: str, work: str, effects: Path) -> one_machine:
+    settings = {"JOB_WORK": work, "EFFECTS": str(effects), "PYTHONPATH": SAMPLE_WORK}
+    return one_machine(data, JOB_LEASE_SECONDS="2", **settings)
+
+
 def kill_workers(local: one_machine) -> None:
     servers = [process for process, command in descendants(local).items() if "granian" in command]
     workers = [server for server in servers if server.environ().get("FUNCTION_TARGET") == "worker"]
@@ -55,13 +60,7 @@ def test_workers_come_for_work_up_to_the_maximum(data: str, tmp_path: Path) -> N
 
 def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> None:
     effects = tmp_path / "effects"
-    work = {
-        "JOB_WORK": "sample_work:work",
-        "EFFECTS": str(effects),
-        "PYTHONPATH": SAMPLE_WORK,
-        "JOB_LEASE_SECONDS": "2",
-    }
-    with one_machine(data, **work) as local:
+    with working(data, "sample_work:work", effects) as local:
         api = Api(local.url)
         job_id = api.submit(f"wait-for {tmp_path}/go")["id"]
         eventually(effects.exists)
@@ -73,13 +72,7 @@ def test_a_killed_workers_job_is_done_by_another(data: str, tmp_path: Path) -> N
 
 def test_work_with_checkpoints_goes_on_where_a_killed_worker_was(data: str, tmp_path: Path) -> None:
     effects = tmp_path / "effects"
-    work = {
-        "JOB_WORK": "stepping_work:steps",
-        "EFFECTS": str(effects),
-        "PYTHONPATH": SAMPLE_WORK,
-        "JOB_LEASE_SECONDS": "2",
-    }
-    with one_machine(data, **work) as local:
+    with working(data, "stepping_work:steps", effects) as local:
         api = Api(local.url)
         job_id = api.submit("5", "0.1")["id"]
         for checkpoint in (8, 20):
