@@ -10,7 +10,7 @@ from knative_jobs.web.query import named_job
 
 
 @functions_framework.http
-@endpoint("POST", "/cancel_job")
+@endpoint("POST", "/cancel_job", query=("job_id",))
 def cancel_job(request: Request) -> Response:
     """Answer with the record: 200 when the job is cancelled, 202 when its worker has been asked to stop."""
     cancelled, record = lifecycle.cancel(named_job(request))

@@ -5,11 +5,11 @@ from flask import Request, Response
 
 from knative_jobs.runtime.job_status import Status
 from knative_jobs.web.endpoint import endpoint
-from knative_jobs.web.lists import answer_list
+from knative_jobs.web.lists import LIST_QUERY, answer_list
 
 
 @functions_framework.http
-@endpoint("GET", "/completed_jobs")
+@endpoint("GET", "/completed_jobs", query=LIST_QUERY)
 def completed_jobs(request: Request) -> Response:
-    """Answer with the list, oldest first."""
+    """Answer with the list, oldest first unless the query asks for another order."""
     return answer_list(request, Status.COMPLETE)

@@ -8,7 +8,7 @@ from knative_jobs.web.event_stream import answer_events
 
 
 @functions_framework.http
-@endpoint("GET", "/job_events")
+@endpoint("GET", "/job_events", query=("job_id",))
 def job_events(request: Request) -> Response:
     """Answer with the stream, which ends when the job does."""
     return answer_events(request)

@@ -1,4 +1,4 @@
-"""POST /jobs: submit one job, or a batch."""
+"""POST /jobs: submit one job, or a batch. GET /jobs: all jobs."""
 
 import functions_framework
 from flask import Request, Response
@@ -9,13 +9,21 @@ from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.web import links
 from knative_jobs.web.answers import RETRY_AFTER_SECONDS, answer
 from knative_jobs.web.endpoint import endpoint
+from knative_jobs.web.lists import PAGE_QUERY, answer_page
 from knative_jobs.web.preferences import APPLIED, preferences
+from knative_jobs.web.query import check_query
 
 
 @functions_framework.http
-@endpoint("POST", "/jobs")
+@endpoint("POST GET", "/jobs", query=PAGE_QUERY)
 def jobs(request: Request) -> Response:
+    """Answer a GET with a page of all jobs, newest first; a POST with what was submitted."""
+    return _submit(request) if request.method == "POST" else answer_page(request, "/jobs")
+
+
+def _submit(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch; or 200 with a job that has ended."""
+    check_query(request, ())
     if cloudevent.is_one(request.headers):
         raise InvalidError(
             "This is a CloudEvent. Events go to the Service job-requests, which answers them as a Trigger needs it."

@@ -11,7 +11,7 @@ from knative_jobs.web.query import named_job
 
 
 @functions_framework.http
-@endpoint("POST", "/retry_job")
+@endpoint("POST", "/retry_job", query=("job_id",))
 def retry_job(request: Request) -> Response:
     """Answer 202 with the record."""
     job_id = named_job(request)

@@ -70,9 +70,9 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def new_job(job_id: str, numbers: str = "", kind: str = "default", options: str = "") -> NewJob:
+def new_job(job_id: str, numbers: str = "", kind: str = "default", options: str = "", key: str = "") -> NewJob:
     """A job to be submitted to the state itself."""
-    return NewJob(job_id, kind, "1", "2", numbers, "", options)
+    return NewJob(job_id, kind, "1", "2", numbers, "", options, key)
 
 
 @contextmanager

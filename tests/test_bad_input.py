@@ -58,11 +58,15 @@ def test_a_body_over_one_mebibyte_is_refused(endpoint: Start, store: Redis) -> N
     ("function", "method"), [("jobs_status", "GET"), ("cancel_job", "POST"), ("retry_job", "POST")]
 )
 class TestJobId:
-    @pytest.mark.parametrize(
-        "query", ["", "?job_id=", "?job_id=7", "?job_id=*", "?id=" + UNKNOWN_ID, f"?job_id={UNKNOWN_ID}%0A"]
-    )
+    @pytest.mark.parametrize("query", ["", "?job_id=", "?job_id=7", "?job_id=*", f"?job_id={UNKNOWN_ID}%0A"])
     def test_missing_or_no_uuid(self, endpoint: Start, store: Redis, function: str, method: str, query: str) -> None:
         assert "UUID" in problem(endpoint(function).request(method, f"/{function}{query}"), 400)
+
+    def test_another_name_for_it_is_refused_with_the_right_one(
+        self, endpoint: Start, store: Redis, function: str, method: str
+    ) -> None:
+        detail = problem(endpoint(function).request(method, f"/{function}?id={UNKNOWN_ID}"), 400)
+        assert "There is no parameter 'id'. This takes: job_id" in detail
         assert store.client.dbsize() == 0
 
     def test_unknown(self, endpoint: Start, store: Redis, function: str, method: str) -> None:
@@ -74,8 +78,8 @@ class TestJobId:
 @pytest.mark.parametrize(
     ("function", "wrong", "allowed"),
     [
-        ("jobs", "GET", "POST"),
-        ("jobs", "PUT", "POST"),
+        ("jobs", "DELETE", "POST, GET, HEAD"),
+        ("jobs", "PUT", "POST, GET, HEAD"),
         ("jobs_status", "POST", "GET, HEAD"),
         ("completed_jobs", "DELETE", "GET, HEAD"),
         ("incomplete_jobs", "PATCH", "GET, HEAD"),

@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test as run
 
 from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import lua_scripts, state
-from knative_jobs.store.state import Claim, Ended
+from knative_jobs.store.state import Claim, Ended, Filter
 from knative_jobs.web import overview
 from tests.conftest import Redis, new_job, store_with
 
@@ -29,6 +29,8 @@ KINDS = {"default": "", "other": ".other"}
 """Each kind, and what the names of its keys end with."""
 INDEXES = (*(name + end for name in OF_KIND for end in KINDS.values()), "leases", "retention", "outbox")
 kinds = strategies.sampled_from(list(KINDS))
+keys = strategies.sampled_from(["", "a", "a b"])
+submitters = strategies.sampled_from(["", "", "ci", "cli"])
 checkpoints = strategies.sampled_from(["", "1", "2"])
 OUTCOMES = ["complete", "error", "failed", "cancelled", "released", "continued"]
 options = strategies.sampled_from(
@@ -51,6 +53,8 @@ class Job:
 
     place: int
     kind: str = "default"
+    key: str = ""
+    submitted_by: str = ""
     status: str = "submitted"
     attempt: int = 0
     failures: int = 0
@@ -125,7 +129,7 @@ class Life(RuleBasedStateMachine):
             job.outbox = None if job.outbox is None else min(job.outbox, self.now + VISIBILITY)
         self.seen = self.now
 
-    @rule(missing=strategies.sampled_from([*INDEXES[:-1], "kinds", "none"]))
+    @rule(missing=strategies.sampled_from([*INDEXES[:-1], "by-key", "by-submitter", "kinds", "none"]))
     def lose_an_index(self, missing: str) -> None:
         """What is due, leased or kept for a time is so from now on."""
         self.redis.client.delete(f"jobs.{missing}")
@@ -153,22 +157,30 @@ class Life(RuleBasedStateMachine):
             assert state.check(10_000).removed == [job_id]
             assert state.check(10_000) == ([], [], [])
 
-    @rule(target=ids, batch=strategies.lists(strategies.tuples(kinds, options), min_size=1, max_size=3))
-    def submit(self, batch: list[tuple[str, str]]) -> Any:
+    @rule(
+        target=ids,
+        batch=strategies.lists(strategies.tuples(kinds, options, keys), min_size=1, max_size=3),
+        submitter=submitters,
+    )
+    def submit(self, batch: list[tuple[str, str, str]], submitter: str) -> Any:
         jobs, wait = [], Counter[str]()
-        for place, (kind, given) in enumerate(batch, self.count):
+        for place, (kind, given, key) in enumerate(batch, self.count):
             says = dict(zip(given.split()[::2], map(int, given.split()[1::2]), strict=True))
             after = says.get("delay", 0) or says.get("run-at", 0)
-            jobs.append(Job(place, kind, due=self.now + after, run_at=after and self.now + after))
+            jobs.append(Job(place, kind, key, submitter, due=self.now + after, run_at=after and self.now + after))
             jobs[-1].max_attempts = says.get("max-attempts", ATTEMPTS)
             jobs[-1].retention = says.get("retention", RETENTION)
             wait[kind] += not after
         due = {kind: self.due(kind) + wait[kind] for kind in wait}
         new = {f"{job.place:08d}-0000-4000-8000-000000000000": job for job in jobs}
-        options = [given.replace(f"run-at {LEASE}", f"run-at {self.now + LEASE:.6f}") for _, given in batch]
+        options = [given.replace(f"run-at {LEASE}", f"run-at {self.now + LEASE:.6f}") for _, given, _ in batch]
         submitted = max(self.now, max((job.submitted for job in self.jobs.values()), default=0))
         reply = state.submit(
-            [new_job(i, kind=job.kind, options=given) for (i, job), given in zip(new.items(), options, strict=True)]
+            [
+                new_job(i, kind=job.kind, options=given, key=job.key)
+                for (i, job), given in zip(new.items(), options, strict=True)
+            ],
+            submitted_by=submitter,
         )
         if any(number > MAX_QUEUED and wait[kind] for kind, number in due.items()):
             assert reply.word == "full"
@@ -489,11 +501,37 @@ class Life(RuleBasedStateMachine):
         assert self.listed("incomplete") == incomplete
         assert self.listed("complete") == complete
 
-    def listed(self, listing: str) -> list[str]:
-        """The ids of a list of all kinds, read in pages of two."""
+    @rule(
+        listing=strategies.sampled_from(["", "incomplete", *(status.replace("-", " ") for status in STATUSES)]),
+        kind=strategies.sampled_from(["", *KINDS]),
+        submitter=submitters,
+        key=keys,
+        first=strategies.integers(0, 5),
+        last=strategies.integers(0, 5),
+        order=strategies.sampled_from(["oldest", "newest"]),
+    )
+    def find(self, listing: str, kind: str, submitter: str, key: str, first: int, last: int, order: str) -> None:
+        """Find jobs by all that can be asked for, from the first-oldest job to before the last-oldest one."""
+        found = self.listed("")
+        times = [json.loads(state.record(job_id) or b"")["submitted-at"] for job_id in found]
+        since, before = (f"{times[n]:.6f}" if n < len(times) else "" for n in (first, last))
+        expected = [
+            job_id
+            for n, job_id in enumerate(found)
+            for job in [self.jobs[job_id]]
+            if listing in ("", job.status) or (listing == "incomplete" and job.status != "complete")
+            if kind in ("", job.kind) and submitter in ("", job.submitted_by) and key in ("", job.key)
+            if (not since or n >= first) and (not before or n < last)
+        ]
+        asked = Filter(listing, kind, submitter, key, since, before, order)
+        assert self.listed(asked) == (expected if order == "oldest" else expected[::-1])
+
+    def listed(self, asked: str | Filter) -> list[str]:
+        """The ids of a list, or of the jobs that are asked for, read in pages of two."""
+        asked = asked if isinstance(asked, Filter) else Filter(asked)
         ids, after = [], ""
         while True:
-            records, after = state.page(listing, "", after, 2)
+            records, after = state.page(asked, after, 2)
             ids += [record["id"] for record in json.loads(b"[%b]" % records)]
             if not after:
                 return ids

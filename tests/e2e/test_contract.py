@@ -3,6 +3,7 @@
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 import pytest
 
@@ -103,6 +104,22 @@ def test_pages_are_linked(api: Api) -> None:
     assert following[0]["submitted-at"] > answer.json()[1]["submitted-at"]
 
 
+def test_jobs_are_found_by_their_key(api: Api) -> None:
+    key = f"order {uuid.uuid4()} / 1"
+    jobs = [{"start": "1", "end": "2", "key": key}, {"start": "1", "end": "2"}, {"start": "1", "end": "2", "key": key}]
+    made = api.request("POST", "/jobs", body=json.dumps(jobs)).json()
+    first, last = made[0]["id"], made[2]["id"]
+    for job in made:
+        api.wait_for(job["id"], "complete")
+    query = urlencode({"key": key})
+    assert [job["id"] for job in api.request("GET", f"/completed_jobs?{query}").json()] == [first, last]
+    page = api.request("GET", f"/jobs?{query}&limit=1")
+    assert [job["id"] for job in page.json()] == [last], "newest first"
+    link = page.headers["Link"]
+    assert [job["id"] for job in api.follow(link[1 : link.index(">")]).json()] == [first]
+    assert api.request("GET", f"/jobs?{query}&colour=red").status == 400
+
+
 def test_a_submission_may_wait_for_the_end(api: Api) -> None:
     answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers={"Prefer": "wait=50"})
     assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=50")
@@ -148,7 +165,9 @@ def test_the_dashboard_has_its_page_and_the_newest_job_first(api: Api) -> None:
         ("POST", "/jobs", b'{"start": "1", "end": 2, "timeout": 0}', 400),
         ("POST", "/jobs", b'{"start": "1", "end": 2, "retention": -1}', 400),
         ("POST", "/jobs", b"x" * (1024 * 1024 + 1), 413),
-        ("GET", "/jobs", None, 405),
+        ("PUT", "/jobs", None, 405),
+        ("GET", "/jobs?colour=red", None, 400),
+        ("GET", "/failed_jobs?from=yesterday", None, 400),
         ("GET", "/jobs_status", None, 400),
         ("GET", "/jobs_status?job_id=7", None, 400),
         ("GET", f"/jobs_status?job_id={NO_JOB}", None, 404),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 
 from knative_jobs.events import cloudevent
@@ -32,6 +33,7 @@ def take(headers: Mapping[str, str], body: bytes) -> None:
     key = hashlib.sha256(json.dumps(["event", source, event_id]).encode()).hexdigest()
     traceparent = event.attributes.get("traceparent") or headers.get("traceparent", "")
     try:
-        submission.submit(jobs, key, f"event:{source}"[:MAX_CALLER], traceparent)
+        caller = re.sub(r"[\x00-\x1f\x7f]", "", f"event:{source}")[:MAX_CALLER]
+        submission.submit(jobs, key, caller, traceparent)
     except GoneError:
         _log.info("event %r of %r came again, after the retention of its jobs", event_id[:100], source[:100])

@@ -5,13 +5,13 @@ import json
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from knative_jobs.jobs import announcement
-from knative_jobs.runtime import job_kind, tracing
+from knative_jobs.runtime import job_key, job_kind, rfc3339, tracing
 from knative_jobs.runtime.errors import GoneError, InvalidError, KeyReusedError, QueueFullError, UnavailableError
 from knative_jobs.runtime.job_id import JobId
 from knative_jobs.runtime.job_status import Status
@@ -26,7 +26,7 @@ MAX_KEY_LENGTH = 255
 MAX_AHEAD_SECONDS = 365 * 24 * 3600
 """How far ahead the time may be that a job waits for."""
 _OPTIONS = {"delay", "run-at", "max-attempts", "timeout", "retention"}
-_FIELDS = {"kind", "start", "end", "input"} | _OPTIONS
+_FIELDS = {"kind", "start", "end", "input", "key"} | _OPTIONS
 EXAMPLE = '{"start": "1", "end": "2"}'
 
 
@@ -40,7 +40,6 @@ _read_body = msgspec.json.Decoder(dict[str, Raw] | list[Raw]).decode
 _read_job = msgspec.json.Decoder(dict[str, Raw]).decode
 _read_text = msgspec.json.Decoder(str).decode
 _read_number = msgspec.json.Decoder(float).decode
-_read_time = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
 
 
 class NewJob(NamedTuple):
@@ -55,6 +54,8 @@ class NewJob(NamedTuple):
     """As JSON; empty: the job has none."""
     options: dict[str, str]
     """What the job says for itself: `delay` or `run-at`, `max-attempts`, `timeout`, `retention`; in seconds."""
+    key: str
+    """A word of the submitter's own that jobs can be found by; empty: none."""
 
     def json(self) -> str:
         """Return the public record of a job that has just been submitted."""
@@ -62,8 +63,9 @@ class NewJob(NamedTuple):
         start = "" if self.start is None else f'"start":{_json(self.start)},'
         given = f'"input":{self.input},' if self.input else ""
         kind = "" if self.kind == DEFAULT_KIND else f'"kind":"{self.kind}",'
+        key = f'"key":{_json(self.key)},' if self.key else ""
         options = "".join(f'"{name}":{value},' for name, value in self.options.items())
-        return f'{{{end}"id":"{self.id}",{given}{kind}{options}{start}"status":"{Status.SUBMITTED}"}}'
+        return f'{{{end}"id":"{self.id}",{given}{key}{kind}{options}{start}"status":"{Status.SUBMITTED}"}}'
 
     def as_saved(self, job_id: JobId, run_at: str | None) -> "NewJob":
         """Return the job with its id, and with the time that it waits for in place of a delay."""
@@ -76,9 +78,9 @@ class NewJob(NamedTuple):
         """Return the job as it is stored."""
         options = " ".join(f"{name} {value}" for name, value in self.options.items())
         if self.start is None or self.end is None:
-            return state.NewJob(self.id, self.kind, "", "", state.ABSENT, self.input, options)
+            return state.NewJob(self.id, self.kind, "", "", state.ABSENT, self.input, options, self.key)
         numbers = " ".join(name for name in ("start", "end") if isinstance(getattr(self, name), Number))
-        return state.NewJob(self.id, self.kind, self.start, self.end, numbers, self.input, options)
+        return state.NewJob(self.id, self.kind, self.start, self.end, numbers, self.input, options, self.key)
 
 
 class Submitted(NamedTuple):
@@ -200,7 +202,8 @@ def _new_job(given: dict[str, Raw], where: str) -> NewJob:
                 raise InvalidError(f"{where} has no {name}. A job looks like {EXAMPLE}")
         start, end = (_text_or_number(name, given[name], inside) for name in ("start", "end"))
     options = _options(given, kind, inside) if given.keys() & _OPTIONS else {}
-    return NewJob(JobId(str(uuid.uuid4())), kind, start, end, _input(given, inside), options)
+    key = _key(given["key"], inside) if "key" in given else ""
+    return NewJob(JobId(str(uuid.uuid4())), kind, start, end, _input(given, inside), options, key)
 
 
 def _kind(given: dict[str, Raw], inside: str) -> str:
@@ -217,6 +220,14 @@ def _kind(given: dict[str, Raw], inside: str) -> str:
     if kind not in settings().job_kinds:
         raise InvalidError(f"There is no kind {kind}, which {inside} has; kind is one of: {_kinds()}.")
     return kind
+
+
+def _key(given: Raw, inside: str) -> str:
+    written = bytes(given)
+    key = _read_text(written) if written[:1] == b'"' else ""
+    if not job_key.is_key(key):
+        raise InvalidError(f"key in {inside} is not {job_key.WHAT}.")
+    return key
 
 
 def _kinds() -> str:
@@ -296,8 +307,8 @@ def _time(given: Raw, inside: str) -> float:
     Whether that is over is for Redis's clock to say.
     """
     try:
-        at = _read_number(given) if bytes(given)[:1] != b'"' else _read_time(given).timestamp()
-    except (msgspec.DecodeError, ValueError, OverflowError):
+        at = _read_number(given) if bytes(given)[:1] != b'"' else rfc3339.seconds(_read_text(given))
+    except (msgspec.DecodeError, ValueError):
         at = -1
     if at < 0:
         example = datetime.fromtimestamp(time.time() + 3600, UTC).isoformat(timespec="seconds")
@@ -321,7 +332,7 @@ def _compared(job: state.NewJob) -> tuple[str, ...]:
     """Return what makes two jobs the same. That of a job of before there were kinds stays as it was."""
     plain = job.start, job.end, job.number_fields
     kind = () if (job.kind, job.input) == (DEFAULT_KIND, "") else (job.kind, job.input)
-    return *plain, *kind, *filter(None, [job.options])
+    return *plain, *kind, *filter(None, [job.options]), *(["key", job.key] if job.key else [])
 
 
 def _json(value: str) -> str:

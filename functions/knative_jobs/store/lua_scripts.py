@@ -10,7 +10,7 @@ from knative_jobs.runtime.settings import settings
 
 TOUCH = "touch"
 """The script that writes something and changes nothing."""
-SHARED = ("prelude", "render", "listing", "standing")
+SHARED = ("prelude", "render", "finding", "standing")
 """The files of `lua/` that are no scripts: what scripts share."""
 KEY = "jobs"
 """The key that each call declares. It is never there; all keys of an installation are in its Redis Cluster slot."""

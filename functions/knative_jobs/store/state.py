@@ -64,6 +64,8 @@ class NewJob(NamedTuple):
     input: str
     options: str
     """`name value` of each option that the job has, with spaces between them, in the words of `submit.lua`."""
+    key: str
+    """A word of the submitter's own that jobs can be found by; empty: none."""
 
 
 class Submission(NamedTuple):
@@ -78,6 +80,22 @@ class Submission(NamedTuple):
     """Of the jobs that wait for a time, by id: that time, in seconds since the epoch."""
     past: int = -1
     """Where it is `past`: the place of the first job whose run-at is over."""
+
+
+class Filter(NamedTuple):
+    """Which jobs are asked for. What is empty does not matter."""
+
+    listing: str = ""
+    """A status, or `incomplete`."""
+    kind: str = ""
+    submitted_by: str = ""
+    key: str = ""
+    since: str = ""
+    """The job was submitted at this time or later, in seconds since the epoch."""
+    before: str = ""
+    """It was submitted before this time."""
+    order: str = "oldest"
+    """Which come first: `oldest` or `newest`."""
 
 
 class Retried(NamedTuple):
@@ -361,30 +379,23 @@ def record(job_id: str) -> bytes | None:
     return found
 
 
-def page(listing: str, kind: str, after: str, length: int) -> tuple[bytes, str]:
+def page(asked: Filter, after: str, length: int) -> tuple[bytes, str]:
     """Return records as JSON with commas between them, and where the next page begins (empty: there is none).
 
     Args:
-        listing: a status, or `incomplete`.
-        kind: the kind of the jobs; empty: all.
+        asked: the jobs to return.
         after: where the page begins: what this returned for the page before.
-        length: the most records. There may be fewer, where they are long.
+        length: the most records. There may be fewer, or none: where they are long, and where many jobs were looked at.
     """
-    records, last = run("page", listing, after, length, kind)
+    records, last = run("page", *asked, after, length)
     return records, last.decode()
 
 
-def newest(status: str, kind: str, before: str, length: int) -> tuple[bytes, str]:
-    """Return what `page` returns, newest first; an empty `status` means all jobs."""
-    records, last = run("newest", status, before, length, kind)
-    return records, last.decode()
-
-
-def pages(listing: str, kind: str) -> Iterator[bytes]:
-    """Yield a whole list in pieces, each as `page` returns them."""
+def pages(asked: Filter) -> Iterator[bytes]:
+    """Yield all the jobs that are asked for in pieces, each as `page` returns them."""
     after = ""
     while True:
-        records, after = page(listing, kind, after, _PAGE)
+        records, after = page(asked, after, _PAGE)
         yield records
         if not after:
             return

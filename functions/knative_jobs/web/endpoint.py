@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPMethod, HTTPStatus
 from typing import NamedTuple, Protocol, cast
 
@@ -14,6 +14,7 @@ from knative_jobs.runtime.settings import settings
 from knative_jobs.web import auth, cors
 from knative_jobs.web.answers import about_request, cut_off, no_such_route, problem, problem_of
 from knative_jobs.web.headers import check_headers
+from knative_jobs.web.query import check_query
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
@@ -35,13 +36,13 @@ class Handler(Protocol):
 
 
 def endpoint(
-    method: str, *routes: str, pages: Iterable[str] = ()
+    methods: str, *routes: str, query: Collection[str] = (), pages: Iterable[str] = ()
 ) -> Callable[[Callable[[Request], Response]], Handler]:
-    """Make a handler answer one method on `/` and on `routes`, and turn every error into a problem document.
+    """Make a handler answer some methods on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
     the name of it. It shares a thread with all others (see `greenlets`). One without is the Broker's to call, and may
-    block.
+    block. A public one refuses a query that has other parameters than those of `query`.
 
     For `pages`, further paths, no token is needed: what is there is the same for everybody and has no data in it. Such
     pages may call what is public across origins; what the page of another site sends with POST is refused.
@@ -50,11 +51,11 @@ def endpoint(
         InvalidSettingError: API_TOKENS cannot be used.
     """
     served = _Served(
-        methods=(method, "HEAD") if method == "GET" else (method,),
+        methods=tuple(methods.replace("GET", "GET HEAD").split()),
         routes=routes,
+        query=query,
         pages=tuple(pages),
         callers=auth.callers(settings().api_tokens) if routes else (),
-        scope=auth.READ if method == "GET" else auth.WRITE,
     )
     tracing.prepare()
 
@@ -76,7 +77,7 @@ def endpoint(
             return respond(request) if origin is None else _answer_page(request, origin, served.methods, respond)
 
         traced = routes and tracing.enabled()
-        made = cast(Handler, _traced(answer_request, method, routes[0]) if traced else answer_request)
+        made = cast(Handler, _traced(answer_request, routes[0]) if traced else answer_request)
         made.routes = routes
         made.pages = served.pages
         return made
@@ -89,9 +90,9 @@ class _Served(NamedTuple):
 
     methods: tuple[str, ...]
     routes: tuple[str, ...]
+    query: Collection[str]
     pages: tuple[str, ...]
     callers: tuple[auth.Caller, ...]
-    scope: str
 
 
 def _check_body(_: _Served, request: Request) -> Response | None:
@@ -110,13 +111,16 @@ def _check_path(served: _Served, request: Request) -> Response | None:
         return None
     if request.path in HEALTH:
         return Response()
-    return no_such_route(request.path, [f"{served.methods[0]} {route}" for route in served.routes or ("/",)])
+    methods = "/".join(served.methods).replace("/HEAD", "")
+    return no_such_route(request.path, [f"{methods} {route}" for route in served.routes or ("/",)])
 
 
 def _check_caller(served: _Served, request: Request) -> Response | None:
     """Identify the caller by its token, where tokens are asked for. It is then `request.remote_user`."""
     if served.callers and _path(request) not in served.pages:
-        caller = auth.identify(served.callers, request.headers.get("Authorization", ""), served.scope)
+        method = request.method if request.method in served.methods else served.methods[0]
+        scope = auth.READ if method in ("GET", "HEAD") else auth.WRITE
+        caller = auth.identify(served.callers, request.headers.get("Authorization", ""), scope)
         request.environ["REMOTE_USER"] = caller.name
     return None
 
@@ -124,7 +128,7 @@ def _check_caller(served: _Served, request: Request) -> Response | None:
 def _check_method(served: _Served, request: Request) -> Response | None:
     if request.method in served.methods:
         return None
-    detail = f"{request.method} is not possible here; use {served.methods[0]}."
+    detail = f"{request.method} is not possible here; use {' or '.join(m for m in served.methods if m != 'HEAD')}."
     return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": ", ".join(served.methods)})
 
 
@@ -137,7 +141,13 @@ def _check_encoding(_: _Served, request: Request) -> Response | None:
     return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": "identity"})
 
 
-_STEPS = (_check_body, _check_path, _check_caller, _check_method, _check_encoding)
+def _check_query(served: _Served, request: Request) -> Response | None:
+    if served.routes and _path(request) not in served.pages:
+        check_query(request, served.query)
+    return None
+
+
+_STEPS = (_check_body, _check_path, _check_caller, _check_method, _check_encoding, _check_query)
 """What a request meets before the handler, in this order. Each returns the answer to a request that goes no further."""
 
 
@@ -178,21 +188,22 @@ def refuse_headers(request: Request) -> Response | None:
     return None
 
 
-def _traced(handler: Callable[[Request], Response], method: str, route: str) -> Callable[[Request], Response]:
+def _traced(handler: Callable[[Request], Response], route: str) -> Callable[[Request], Response]:
     """Let each request be a span, until the answer begins. What it leads to has this span for its parent."""
 
     @functools.wraps(handler)
     def answer_request(request: Request) -> Response:
         if request.path in HEALTH:
             return handler(request)
+        known = request.method in _METHODS
         attributes = {
-            "http.request.method": request.method if request.method in _METHODS else "_OTHER",
+            "http.request.method": request.method if known else "_OTHER",
             "http.route": route,
             "url.path": request.path[:200],
             "url.scheme": request.scheme,
         }
         parent = tracing.parse(request.headers.get("traceparent", ""))
-        with tracing.span(f"{method} {route}", "SERVER", parent, attributes) as span:
+        with tracing.span(f"{request.method if known else 'HTTP'} {route}", "SERVER", parent, attributes) as span:
             request.environ["HTTP_TRACEPARENT"] = span.traceparent
             response = handler(request)
             span.note("http.response.status_code", response.status_code)

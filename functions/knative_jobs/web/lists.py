@@ -8,14 +8,19 @@ from flask import Request, Response
 
 from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.runtime.job_status import Status
-from knative_jobs.runtime.settings import settings
 from knative_jobs.store import state
-from knative_jobs.web import links
+from knative_jobs.web import filters, links
 from knative_jobs.web.answers import answer
 
 MAX_LIMIT = 1000
 INCOMPLETE = "incomplete"
 """The list of the jobs that are submitted or in progress."""
+LIST_QUERY = (*filters.QUERY, "limit", "cursor")
+"""The parameters of `answer_list`."""
+PAGE_QUERY = ("status", *LIST_QUERY)
+"""The parameters of `answer_page`."""
+_READINGS = 10
+"""So often Redis is asked for one page while it finds none of the jobs, each time a thousand jobs further on."""
 _ROUTES = {
     Status.COMPLETE: "/completed_jobs",
     INCOMPLETE: "/incomplete_jobs",
@@ -28,61 +33,49 @@ _ROUTES = {
 def answer_list(request: Request, listing: str) -> Response:
     """Answer with a list, oldest first: whole, or a page of it when the query has `limit` or `cursor`.
 
-    A page is followed by a `Link` header with `rel="next"` (RFC 8288) while there is more. A whole list is streamed in
-    pieces, each of one moment.
+    A page is followed by a `Link` header with `rel="next"` (RFC 8288) while there may be more. A whole list is streamed
+    in pieces, each of one moment.
 
     Args:
-        request: may have `kind`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+        request: may have the parameters of LIST_QUERY: `limit` is 1 to MAX_LIMIT, `cursor` from a `Link`.
         listing: a status, or INCOMPLETE.
 
     Raises:
         InvalidError: one of these is not what it must be.
     """
-    kind = chosen_kind(request)
-    if "limit" not in request.args and "cursor" not in request.args:
-        pieces = state.pages(listing, kind)
-        first = next(pieces)  # while an error can still be answered as one
-        return answer(_array(itertools.chain([first], pieces)))
-    limit, cursor = _limit(request), _cursor(request)
-    query: dict[str, str | int] = {"kind": kind} if kind else {}
-    query["limit"] = limit
-    return _page(request, _ROUTES[listing], query, *state.page(listing, kind, cursor, limit))
+    asked = filters.asked_for(request, listing)
+    if "limit" in request.args or "cursor" in request.args:
+        return _page(request, _ROUTES[listing], asked)
+    pieces = state.pages(asked)
+    first = next(pieces)  # while an error can still be answered as one
+    return answer(_array(itertools.chain([first], pieces)))
 
 
-def answer_newest(request: Request) -> Response:
+def answer_page(request: Request, route: str) -> Response:
     """Answer with a page of the jobs, newest first, and a `Link` to the next.
 
     Args:
-        request: may have `status`, `kind`, `limit` (1 to MAX_LIMIT) and `cursor` (from a `Link`).
+        request: may have the parameters of PAGE_QUERY.
+        route: what the link leads to.
 
     Raises:
-        InvalidError: one of these is not what it must be.
+        InvalidError: one of the parameters is not what it must be.
     """
     status = request.args.get("status", "")
     if status and status not in tuple(Status):
         raise InvalidError(f"status is one of: {', '.join(Status)}; not {status[:40]!r}.")
-    kind, limit, cursor = chosen_kind(request), _limit(request), _cursor(request)
-    query: dict[str, str | int] = {"status": status} if status else {}
-    query |= {"kind": kind} if kind else {}
-    query["limit"] = limit
-    return _page(request, "/dashboard/jobs", query, *state.newest(status, kind, cursor, limit))
+    return _page(request, route, filters.asked_for(request, status, "newest"))
 
 
-def chosen_kind(request: Request) -> str:
-    """Return the kind that the query asks for; empty: all.
-
-    Raises:
-        InvalidError: there is no such kind.
-    """
-    kind = request.args.get("kind", "")
-    if kind and kind not in settings().job_kinds:
-        raise InvalidError(f"kind is one of: {', '.join(settings().job_kinds)}; not {kind[:40]!r}.")
-    return kind
-
-
-def _page(request: Request, route: str, query: dict[str, str | int], records: bytes, after: str) -> Response:
-    following = links.to(request, route, urlencode(query | {"cursor": after}))
-    return answer(b"[%b]" % records, headers={"Link": f'<{following}>; rel="next"'} if after else None)
+def _page(request: Request, route: str, asked: state.Filter) -> Response:
+    limit, after = _limit(request), _cursor(request)
+    for _ in range(_READINGS):
+        records, after = state.page(asked, after, limit)
+        if records or not after:
+            break
+    query = request.args.to_dict() | {"limit": str(limit), "cursor": after}
+    following = f'<{links.to(request, route, urlencode(query))}>; rel="next"'
+    return answer(b"[%b]" % records, headers={"Link": following} if after else None)
 
 
 def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
-"""What the query of a request asks for: `job_id` and `wait`, which several endpoints take."""
+"""What the query of a request may have, and `job_id` and `wait`, which several endpoints take."""
 
 import re
+from collections.abc import Collection
 
 from flask import Request
 
@@ -9,6 +10,22 @@ from knative_jobs.runtime import job_id
 from knative_jobs.runtime.errors import InvalidError
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+
+
+def check_query(request: Request, known: Collection[str]) -> None:
+    """Refuse a query that has a parameter which nobody reads, or one twice: what was meant by it would not be done.
+
+    Raises:
+        InvalidError: it has.
+    """
+    if not request.query_string:
+        return
+    if unknown := [name for name in request.args if name not in known]:
+        takes = f"This takes: {', '.join(known)}." if known else "This takes none."
+        raise InvalidError(f"There is no parameter {ascii(unknown[0])[:40]}. {takes}")
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidError(f"{name} is in the query {len(values)} times; once is enough.")
 
 
 def named_job(request: Request) -> job_id.JobId:
@@ -26,7 +43,13 @@ def wait_seconds(request: Request) -> float:
     Raises:
         InvalidError: `wait` is no number from 0 to MAX_WAIT_SECONDS.
     """
-    wait = request.args.get("wait", "0")
-    if not _NUMBER.fullmatch(wait) or not 0 <= float(wait) <= MAX_WAIT_SECONDS:
-        raise InvalidError(f"wait is a number of seconds from 0 to {MAX_WAIT_SECONDS}, not {wait[:40]!r}.")
-    return float(wait)
+    text = request.args.get("wait", "0")
+    wait = number(text)
+    if wait is None or not 0 <= wait <= MAX_WAIT_SECONDS:
+        raise InvalidError(f"wait is a number of seconds from 0 to {MAX_WAIT_SECONDS}, not {text[:40]!r}.")
+    return wait
+
+
+def number(text: str) -> float | None:
+    """Return the number that a parameter is, as JSON writes one. None: it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None

@@ -9,7 +9,7 @@
 
 local most, lease, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
-local removed, mended, foreign = {}, {}, {}
+local removed, mended, foreign, is_removed = {}, {}, {}, {}
 -- Kinds that had jobs and were forgotten.
 for i = 4, #ARGV do
   local kind = ARGV[i]
@@ -17,7 +17,7 @@ for i = 4, #ARGV do
 end
 
 -- All indexes, and those of each kind with the ones that all kinds share.
-local round, of = {LEASES, RETENTION}, {}
+local round, of = {LEASES, RETENTION, BY_KEY, BY_SUBMITTER}, {}
 for _, kind in ipairs(kinds()) do
   of[kind] = {LEASES, RETENTION, index('incomplete', kind), due_key(kind), postponed_key(kind)}
   for _, status in ipairs(statuses) do
@@ -26,44 +26,52 @@ for _, kind in ipairs(kinds()) do
   for i = 3, #of[kind] do round[#round + 1] = of[kind][i] end
 end
 
--- Returns the indexes that a job belongs to, each with the score to give it where it is missing; {} for no job.
+-- Returns the indexes that a job belongs to, each with its entry there and the score to give that where it is missing; {} for
+-- no job.
 local function places(id, job)
   if not job or not moment(job[2]) or not is_status[job[1]] then return {} end
   local status, kind = job[1], job[3]
-  local found = {[index(status, kind)] = job[2]}
-  if status ~= 'complete' then found[index('incomplete', kind)] = job[2] end
+  local found = {[index(status, kind)] = {id, job[2]}}
+  if status ~= 'complete' then found[index('incomplete', kind)] = {id, job[2]} end
   if status == 'submitted' then
-    found[due_key(kind)] = math.max(at, moment(job[4]) or 0)
-    found[postponed_key(kind)] = read('ZSCORE', postponed_key(kind), id) or nil
-  elseif status == 'in progress' then found[LEASES] = at + lease
-  else found[RETENTION] = at + option(job[5], retention) end
+    found[due_key(kind)] = {id, math.max(at, moment(job[4]) or 0)}
+    local since = read('ZSCORE', postponed_key(kind), id)
+    if since then found[postponed_key(kind)] = {id, since} end
+  elseif status == 'in progress' then found[LEASES] = {id, at + lease}
+  else found[RETENTION] = {id, at + option(job[5], retention)} end
+  local words = word_entries(id, job[2], job[6], job[7])
+  for n = 1, #words, 2 do found[words[n]] = {words[n + 1], 0} end
   return found
 end
 
--- Makes the indexes of a job's kind, and the index `key`, fit the job. Returns whether it is in that one from now on.
-local function fit(id, key)
-  local job = read_job(id, 'run-at', 'retention')
+-- Makes the indexes of a job's kind, and the index `key`, which has `entry`, fit the job. Returns whether the entry is still
+-- there.
+local function fit(entry, key)
+  local id = entry
+  if key == BY_KEY or key == BY_SUBMITTER then id = select(2, word_parts(entry)) or entry end
+  local job = read_job(id, 'run-at', 'retention', 'key', 'submitted-by')
   local right, changes = places(id, job), 0
-  local function fit_one(each)
-    local score = read('ZSCORE', each, id)
-    if score and not right[each] then changes = changes + write('ZREM', each, id)
-    elseif right[each] and not score then changes = changes + write('ZADD', each, right[each], id) end
+  local function fit_one(each, its)
+    local place = right[each]
+    if not (place and place[1] == its) and read('ZSCORE', each, its) then changes = changes + write('ZREM', each, its) end
+    if place and not read('ZSCORE', each, place[1]) then changes = changes + write('ZADD', each, place[2], place[1]) end
   end
-  fit_one(key)
+  fit_one(key, entry)
   if not next(right) then
-    for _, each in ipairs(round) do fit_one(each) end
+    for _, each in ipairs(round) do fit_one(each, id) end
   else
     if not of[job[3]] then write('SADD', KINDS, job[3]) end  -- the next call goes round its indexes too
-    for each in pairs(right) do fit_one(each) end
-    for _, each in ipairs(of[job[3]] or {}) do fit_one(each) end
+    for each, place in pairs(right) do fit_one(each, place[1]) end
+    for _, each in ipairs(of[job[3]] or {}) do fit_one(each, id) end
   end
   if not next(right) then
     write('ZREM', OUTBOX, id)
-    removed[#removed + 1] = id
+    if not is_removed[id] then removed[#removed + 1] = id end
+    is_removed[id] = true
   elseif changes > 0 then
     mended[#mended + 1] = id
   end
-  return right[key]
+  return right[key] and right[key][1] == entry
 end
 
 local types = {[LAST] = 'string', [KINDS] = 'set', [CLOCK] = 'string', [CHECKED] = 'string', [OUTBOX] = 'zset'}

@@ -1,10 +1,18 @@
--- Reads a page of a list, in the order of submission.
--- ARGV   1 the list: a status, or 'incomplete'   2 submitted-at after which the page begins, or ''   3 its length
---        4 the kind, or '' for all
--- Reply  {records as JSON with commas between them, submitted-at of the last one or '' when the list ends here}
--- Guarantee  nothing is changed; the page is of one moment. A page may have fewer records than its length: where a record is
---            missing, or the records are long.
+-- Reads a page of the jobs that are asked for, in the order of submission or against it.
+-- ARGV   1 to 7: what is asked for, as `asked_for` reads it   8 submitted-at after which the page begins, or ''
+--        9 its length
+-- Reply  {records as JSON with commas between them, submitted-at from where to go on, or '' when there are no more}
+-- Guarantee  nothing is changed; the page is of one moment, and costs the same however many jobs there are. It may have
+--            fewer records than its length, or none: where a record is missing, where the records are long, and where
+--            many jobs had to be looked at.
 
-local keys = {}
-for _, kind in ipairs(ARGV[4] == '' and kinds() or {ARGV[4]}) do keys[#keys + 1] = index(ARGV[1], kind) end
-return {page_of(keys, ARGV[2] == '' and '-inf' or '(' .. ARGV[2], tonumber(ARGV[3]), false)}
+local records, bytes = {}, 0
+local after = each_asked_for(asked_for(1), ARGV[8], tonumber(ARGV[9]), function(id)
+  local record = render(id)
+  if record then
+    records[#records + 1] = record
+    bytes = bytes + #record
+  end
+  return bytes > page_bytes
+end)
+return {table.concat(records, ','), after}

@@ -1,11 +1,14 @@
 -- What the scripts share: the names of keys, the clock, the moves between statuses. Before each script stands what it uses
--- of this, of render.lua, listing.lua and standing.lua, and no more, for what is not used would cost time all the same. So each
+-- of this, of render.lua, finding.lua and standing.lua, and no more, for what is not used would cost time all the same. So each
 -- function or value here is a block of its own, without an empty line in it, after all that it uses.
 --
 -- Keys. Each begins with the constant PREFIX, which is put in front of every script and is empty by default.
 --   job.<id>             hash    the record, as people read it
 --   jobs.leases          zset    id -> when the lease of a job in progress ends
 --   jobs.retention       zset    id -> when a job that has ended is removed
+--   jobs.by-key          zset    an entry of each job that has a key, and jobs.by-submitter one of each job that was submitted
+--                                with a token: <key, or name of the token> NUL <submitted-at> NUL <id>, all with the score
+--                                0. So the jobs of one word are beside one another, in the order of submission
 --   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
 --   jobs.last            string  the last submitted-at given out, in microseconds
 --   jobs.kinds           set     the kinds, other than `default`, that there have been jobs of
@@ -50,6 +53,8 @@ local is_status = {submitted = true, ['in progress'] = true, complete = true, fa
 local JOBS = PREFIX .. 'jobs.'
 
 local LEASES, RETENTION, OUTBOX = JOBS .. 'leases', JOBS .. 'retention', JOBS .. 'outbox'
+
+local BY_KEY, BY_SUBMITTER = JOBS .. 'by-key', JOBS .. 'by-submitter'
 
 local LAST, KINDS, CLOCK, CHECKED = JOBS .. 'last', JOBS .. 'kinds', JOBS .. 'clock', JOBS .. 'checked'
 
@@ -104,6 +109,27 @@ end
 local function moment(text)
   local time = tonumber(text)
   return time and time >= 0 and time < 1e10 and time or nil
+end
+
+-- Returns where the jobs that have a word and this submitted-at begin, in BY_KEY or BY_SUBMITTER. '' is before all times.
+local function word_place(word, submitted_at)
+  return word .. '\0' .. (submitted_at == '' and '' or ('%017.6f'):format(moment(submitted_at) or 0))
+end
+
+-- Returns the entries of a job in BY_KEY and BY_SUBMITTER: {index, entry, ...}. A word that the job has not is '' or false.
+local function word_entries(id, submitted_at, key, submitted_by)
+  local found = {}
+  local function add(to, word)
+    if word and word ~= '' then found[#found + 1], found[#found + 2] = to, word_place(word, submitted_at) .. '\0' .. id end
+  end
+  add(BY_KEY, key)
+  add(BY_SUBMITTER, submitted_by)
+  return found
+end
+
+-- Returns the submitted-at and the id that such an entry has; nil for what is none.
+local function word_parts(entry)
+  return entry:match('%z([%d.]+)%z([^%z]+)$')
 end
 
 -- Returns a count that was stored; 0 for what is none.

@@ -5,7 +5,7 @@
 --        6 traceparent of the request, or ''
 --        then for each job: id, kind, start, end, number-fields (which of start and end are JSON numbers; 'absent' when
 --        there are neither), input as JSON or '', options as 'name value name value', or '': delay in seconds or run-at,
---        max-attempts, timeout, retention
+--        max-attempts, timeout, retention; key, or ''
 -- Reply  {'submitted', {id, run-at, ...}, kind, n, ...}   the jobs that wait for a time; and of each kind of these jobs, n are
 --                                                     due, these among them
 --        {'replayed', {id, run-at, ...}, id, ...}     the key and the request are known: what was given then; nothing was
@@ -14,20 +14,20 @@
 --        {'reused'}     the key is known with another request; nothing was changed
 --        {'full'}       nothing was changed
 --        {'past', n}    the run-at of the n-th job, from 0, is over; nothing was changed
--- Guarantee  the jobs, their due entries and the key are written together. The same call again changes nothing. A job is
+-- Guarantee  the jobs, their entries in all indexes and the idempotency key are written together. The same call again changes nothing. A job is
 --            due at its run-at, else now; and each has a higher submitted-at than every job before it, also after the clock
 --            went back.
 
 local max_queued, key, fingerprint, key_seconds = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local submitted_by, traceparent = ARGV[5], ARGV[6]
-local jobs = (#ARGV - 6) / 7
+local jobs = (#ARGV - 6) / 8
 local at = now()
 
 -- The jobs of each kind, of which `due` are due now, and the kinds in the order of their first jobs.
 local of, order = {}, {}
 -- The options of those jobs that have some, by their place in ARGV; and when those are due that wait for a time.
 local options, run_at, past = {}, {}, nil
-for i = 7, #ARGV, 7 do
+for i = 7, #ARGV, 8 do
   local kind, said = ARGV[i + 1], ARGV[i + 6]
   local its = of[kind]
   if not its then
@@ -38,7 +38,7 @@ for i = 7, #ARGV, 7 do
   if said ~= '' then
     options[i] = {}
     for name, value in said:gmatch('(%S+) (%S+)') do
-      if name == 'run-at' and tonumber(value) <= at then past = past or (i - 7) / 7 end
+      if name == 'run-at' and tonumber(value) <= at then past = past or (i - 7) / 8 end
       if name == 'delay' then name, value = 'run-at', at + value end
       if name == 'run-at' then
         value = stamp(value)
@@ -69,7 +69,7 @@ end
 
 if redis.call('EXISTS', record_key(ARGV[7])) == 1 then
   local ids = {}
-  for i = 7, #ARGV, 7 do ids[#ids + 1] = ARGV[i] end
+  for i = 7, #ARGV, 8 do ids[#ids + 1] = ARGV[i] end
   return submitted(waiting(ids), function(kind) return due_count(kind, at) end)
 end
 if key ~= '' then
@@ -103,7 +103,7 @@ if not last or last > micros then  -- forgotten, or the clock went back: then wh
 end
 local place = math.max(micros, last + 1)
 local ids, waits = {}, {}
-for i = 7, #ARGV, 7 do
+for i = 7, #ARGV, 8 do
   local id, kind, numbers, input = ARGV[i], ARGV[i + 1], ARGV[i + 4], ARGV[i + 5]
   local submitted_at = stamp((place + #ids) / 1e6)
   local fields = {'id', id, 'status', 'submitted', 'submitted-at', submitted_at}
@@ -116,6 +116,7 @@ for i = 7, #ARGV, 7 do
   end
   if kind ~= 'default' then add('kind', kind) end
   add('input', input)
+  add('key', ARGV[i + 7])
   add('submitted-by', submitted_by)
   add('traceparent', traceparent)
   local said = options[i] or {}
@@ -124,6 +125,8 @@ for i = 7, #ARGV, 7 do
   local places, times = of[kind].places, of[kind].times
   places[#places + 1], places[#places + 2] = submitted_at, id
   times[#times + 1], times[#times + 2] = run_at[i] or stamp((micros + #ids) / 1e6), id
+  local words = word_entries(id, submitted_at, ARGV[i + 7], submitted_by)
+  for n = 1, #words, 2 do write('ZADD', words[n], 0, words[n + 1]) end
   ids[#ids + 1] = id
   if run_at[i] then waits[#waits + 1], waits[#waits + 2] = id, run_at[i] end
 end
