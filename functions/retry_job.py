@@ -15,6 +15,6 @@ from knative_jobs.web.query import named_job
 def retry_job(request: Request) -> Response:
     """Answer 202 with the record."""
     job_id = named_job(request)
-    record = lifecycle.retry(job_id)
+    record = lifecycle.retry(job_id, request.remote_user or "")
     location = links.to(request, "/jobs_status", f"job_id={job_id}")
     return answer(record, 202, {"Location": location, "Retry-After": RETRY_AFTER_SECONDS})

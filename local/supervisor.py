@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 import aiohttp
 
 from knative_jobs.events.emit import ENDED, SUBMITTED
+from knative_jobs.runtime.job_kind import BULK
 from knative_jobs.runtime.job_status import ENDINGS
 from knative_jobs.runtime.settings import settings
 from local import FUNCTIONS, ROOT, instance, loopback, manifests, ports, redis_server, redis_users
@@ -152,7 +153,7 @@ def _environment(redis_port: int, broker_socket: socket.socket, folders: Sequenc
     """Return what every part gets: the user's own settings, and where the others are."""
     search = [str(FUNCTIONS), os.environ.get("PYTHONPATH"), str(ROOT)]
     triggers = manifests.triggers(*folders)
-    of_jobs = [trigger for trigger in triggers if trigger.attributes.get("type") == SUBMITTED]
+    of_jobs = [t for t in triggers if t.attributes.get("type") == SUBMITTED and t.attributes["jobkind"] != BULK]
     own = {name: value for name, value in os.environ.items() if name != ADMINISTRATOR}
     return own | {
         # A proxy may stand before Redis. Not REDIS_URL itself: somebody may have that set for something else.

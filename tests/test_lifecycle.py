@@ -107,8 +107,9 @@ class Life(RuleBasedStateMachine):
         self.went_back = False
         self.tick(0)
 
-    @rule(seconds=strategies.sampled_from([0.001, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
+    @rule(seconds=strategies.sampled_from([0.02, 1, DELAY, LEASE, LEASE + 1, RETENTION + 1]))
     def tick(self, seconds: float) -> None:
+        """Never by the millisecond within which jobs of one batch are due at the same time."""
         self.now += seconds
         self.redis.client.set("test.clock", f"{self.now:.6f}")
 
@@ -341,29 +342,66 @@ class Life(RuleBasedStateMachine):
     @rule(job_id=ids)
     def cancel(self, job_id: str) -> None:
         job = self.jobs.get(job_id)
-        before, now = state.cancel(job_id)
+        before, now = state.cancel(job_id, "")
         if job is None:
             assert before == "unknown"
             return
         assert before == job.status
+        self.cancelled(job)
+        assert now == job.status
+
+    def cancelled(self, job: Job) -> None:
         if job.status == "submitted":
             self.end(job, "cancelled")
         elif job.status == "in progress":
             job.cancel_requested = True
-        assert now == job.status
 
     @rule(job_id=ids)
     def retry(self, job_id: str) -> None:
         job = self.jobs.get(job_id)
-        before, attempts, kind, due, due_at = state.retry(job_id)
+        before, attempts, kind, due, due_at = state.retry(job_id, "")
         assert before == (job.status if job else "unknown")
         if job and job.status in ("failed", "cancelled"):
             assert (attempts, kind) == (job.attempt, job.kind)
-            job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
-            job.releases = 0
-            self.wait(job, max(self.now, job.run_at))
+            self.retried(job)
             assert (due, due_at) == (self.due(kind), pytest.approx(job.due * (job.due > self.now), abs=1e-3))
-            self.happened(job.kind, "retried")
+
+    def retried(self, job: Job) -> None:
+        job.failures, job.cancel_requested, job.removed, job.outbox = 0, False, 0, None
+        job.releases = 0
+        self.wait(job, max(self.now, job.run_at))
+        self.happened(job.kind, "retried")
+
+    @rule(
+        action=strategies.sampled_from(["retry", "cancel"]),
+        kind=strategies.sampled_from(["", *KINDS]),
+        key=keys,
+        submitter=submitters,
+    )
+    def redo(self, action: str, kind: str, key: str, submitter: str) -> None:
+        """A bulk operation: all jobs that are asked for are changed as each by itself would be."""
+        statuses = ("failed", "cancelled") if action == "retry" else ("submitted", "in progress")
+        asked = Filter(",".join(statuses), kind, submitter, key)
+        named = [
+            job
+            for job in self.jobs.values()
+            if job.status in statuses and kind in ("", job.kind)
+            if submitter in ("", job.submitted_by) and key in ("", job.key)
+        ]
+        assert state.count(asked)[0] == len(named)
+        assert state.redo(asked, action, "ci", "") == (len(named), "", False)
+        for job in named:
+            (self.retried if action == "retry" else self.cancelled)(job)
+
+    @rule(job_id=ids)
+    def delete(self, job_id: str) -> None:
+        job = self.jobs.get(job_id)
+        assert state.delete(job_id) == (job.status if job else "unknown")
+        if job and job.status in ENDED:
+            del self.jobs[job_id]
+            self.tokens.pop(job_id, None)
+            assert not self.redis.client.exists(f"job.{job_id}")
+            assert state.check(10_000) == ([], [], []), "no index has it any more"
 
     @rule(job_id=ids, delay=strategies.sampled_from([0.5, DELAY]))
     def postpone(self, job_id: str, delay: float) -> None:
@@ -411,7 +449,7 @@ class Life(RuleBasedStateMachine):
     @rule(end=ends)
     def announced_late(self, end: Ended) -> None:
         """The job was retried and has ended once more when its first end is said to be announced."""
-        self.tick(0.001)
+        self.tick(0.02)
         self.retry(end.id)
         self.cancel(end.id)
         self.outbox_acknowledge(end)

@@ -4,6 +4,7 @@ The Broker and the JobSink are those of local mode. No sweeper runs but where a 
 """
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -93,6 +94,7 @@ class Sink:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._loop.close()
+        gc.collect()  # so that a connection which aiohttp left open is told of here
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from knative_jobs.runtime.settings import Settings
 from knative_jobs.store import state
-from knative_jobs.store.state import Claim
+from knative_jobs.store.state import Claim, Filter
 from tests.conftest import Redis, Start, new_job, store_with
 
 STATUSES = ("submitted", "in progress", "complete", "failed", "cancelled")
@@ -70,7 +70,7 @@ def jobs(here: None) -> dict[str, str]:
             if status != "in progress":
                 state.finish(held, status, '{"type":"E","message":""}')
         if status == "cancelled":
-            state.cancel(job_id)
+            state.cancel(job_id, "alice")
     return ids
 
 
@@ -109,6 +109,7 @@ def call_everything(endpoint: Start, jobs: dict[str, str]) -> None:
     state.outbox_acknowledge(state.outbox_take(100, 60))
     state.overdue(["default"], 0, 100)
     state.reclaim("{}")
+    state.redo(Filter("failed,cancelled", key="k"), "retry", "alice", "")
     state.purge()
 
 

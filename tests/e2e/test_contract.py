@@ -120,6 +120,36 @@ def test_jobs_are_found_by_their_key(api: Api) -> None:
     assert api.request("GET", f"/jobs?{query}&colour=red").status == 400
 
 
+def test_many_jobs_are_cancelled_and_retried_with_one_request(api: Api) -> None:
+    key = f"many {uuid.uuid4()}"
+    jobs = [{"start": "1", "end": "2", "key": key, "delay": 600} for _ in range(3)]
+    made = {job["id"] for job in api.request("POST", "/jobs", body=json.dumps(jobs)).json()}
+    query = urlencode({"key": key})
+    assert api.request("POST", f"/cancel_jobs?{query}&dry-run=1").json() == {"count": 3}
+    cancelled = api.request("POST", f"/cancel_jobs?{query}")
+    assert (cancelled.status, cancelled.json()) == (202, {"count": 3})
+    assert {job["id"] for job in api.request("GET", f"/cancelled_jobs?{query}").json()} == made
+    assert api.request("POST", f"/retry_jobs?{query}&status=cancelled").json() == {"count": 3}
+    assert api.request("POST", f"/cancel_jobs?{query}").json() == {"count": 3}
+    for job_id in made:
+        assert api.request("POST", f"/delete_job?job_id={job_id}").status == 204
+    assert api.request("GET", f"/jobs?{query}").json() == []
+
+
+def test_a_bulk_operation_on_many_jobs_is_a_job_itself(api: Api) -> None:
+    key = f"many {uuid.uuid4()}"
+    jobs = [{"start": "1", "end": "2", "key": key, "delay": 600} for _ in range(1000)]
+    for some in (jobs, jobs[:1]):
+        assert api.request("POST", "/jobs", body=json.dumps(some)).status == 202
+    query = urlencode({"key": key})
+    begun = api.request("POST", f"/cancel_jobs?{query}")
+    assert begun.json()["count"] == 1001
+    assert api.follow(begun.headers["Location"]).json()["id"] == begun.json()["job-id"]
+    done = api.wait_for(begun.json()["job-id"], "complete")
+    assert (done["kind"], done["result"]) == ("bulk-operation", {"count": 1001})
+    assert api.request("POST", f"/cancel_jobs?{query}&dry-run=1").json() == {"count": 0}
+
+
 def test_a_submission_may_wait_for_the_end(api: Api) -> None:
     answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers={"Prefer": "wait=50"})
     assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=50")
@@ -173,6 +203,9 @@ def test_the_dashboard_has_its_page_and_the_newest_job_first(api: Api) -> None:
         ("GET", f"/jobs_status?job_id={NO_JOB}", None, 404),
         ("POST", f"/cancel_job?job_id={NO_JOB}", None, 404),
         ("DELETE", "/completed_jobs", None, 405),
+        ("POST", "/cancel_jobs", None, 400),
+        ("POST", "/retry_jobs?status=complete", None, 400),
+        ("POST", f"/delete_job?job_id={NO_JOB}", None, 404),
     ],
 )
 def test_bad_input_gets_a_problem_document(api: Api, method: str, route: str, body: bytes | None, status: int) -> None:

@@ -38,7 +38,7 @@ ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
 HANDLERS = {path.stem for path in (ROOT / "functions").glob("*.py")} - {"api"}
 """Those that have a Service each; `api` is all public ones together."""
 EACH = pytest.mark.parametrize("name", sorted(stem.replace("_", "-") for stem in HANDLERS))
-CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter", "job-requests"}
+CLUSTER_LOCAL = {"worker", "sweeper", "dead-letter", "job-requests", "bulk-operations"}
 INGRESS_OF_CLASS = {
     "": "broker-ingress.knative-eventing.svc.cluster.local",
     "Kafka": "kafka-broker-ingress.knative-eventing.svc.cluster.local",
@@ -50,8 +50,8 @@ QUIET_S = 30
 WORKER_MIB = 96
 """What a worker needs beside its work: its two processes have some 60 MiB, more where traces are sent."""
 REDIS = ("Deployment redis", "StatefulSet redis")
-QUEUE_PROXY_MCPU = 25
-"""What Knative's own container in every function's pod asks for."""
+QUEUE_PROXY_CPU = "queue.sidecar.serving.knative.dev/cpu-resource-request"
+"""The annotation with what Knative's own container in a function's pod asks for."""
 
 
 def test_every_function_has_a_service_and_every_service_a_function() -> None:
@@ -318,7 +318,9 @@ def test_all_of_it_fits_on_two_cpus_beside_knative() -> None:
     A JobSink has one for each of its jobs alone.
     """
     at_first = [pod for owner, pod in pods("kind") if not owner.startswith("JobSink")]
-    asked = sum(map(mcpu, at_first)) + QUEUE_PROXY_MCPU * len(functions("kind"))
+    asked = sum(map(mcpu, at_first))
+    for function in functions("kind").values():
+        asked += int(function["spec"]["template"]["metadata"]["annotations"][QUEUE_PROXY_CPU].removesuffix("m"))
     assert asked <= 2000 - 950 - 300
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from knative_jobs.events.emit import SUBMITTED
+from knative_jobs.runtime.job_kind import BULK
 from knative_jobs.work import api
 from local import manifests as on_one_machine
 from tests.conftest import ROOT
@@ -59,13 +60,14 @@ def manifests(overlay: str) -> tuple[Manifest, ...]:
 
 
 def triggers(overlay: str) -> dict[str, Manifest]:
-    """Those for submitted jobs, by the kind of these."""
+    """Those for submitted jobs, by the kind of these. Nobody submits bulk operations."""
     found = {}
     for manifest in manifests(overlay):
         if manifest["kind"] == "Trigger" and manifest["spec"]["filter"]["attributes"]["type"] == SUBMITTED:
             kind = manifest["spec"]["filter"]["attributes"]["jobkind"]
             assert kind not in found, "one alone: a job has one worker"
             found[kind] = manifest
+    assert found.pop(BULK)["spec"]["subscriber"]["ref"]["name"] == "bulk-operations"
     return found
 
 

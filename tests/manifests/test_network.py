@@ -24,7 +24,8 @@ from tests.manifests.rendered import (
 from tests.manifests.test_schemas import KUBERNETES
 
 ALL = pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
-EMITTERS = {"jobs", "job-requests", "cancel-job", "retry-job", "sweeper"}
+CHANGING = {f"{what}-{which}" for what in ("cancel", "retry") for which in ("job", "jobs")}
+EMITTERS = {"jobs", "job-requests", "bulk-operations", "sweeper"} | CHANGING
 """And the workers of every kind."""
 ANY_OTHER_POD = {"app": "another"}
 QUEUE_PROXY = {8012, 8013, 8112}

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from knative_jobs.events import emit
-from knative_jobs.runtime import greenlets
+from knative_jobs.runtime import greenlets, job_kind
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.runtime.shutdown import stopping
@@ -99,6 +99,12 @@ def announce_at(times: Iterable[float]) -> None:
         greenlets.start(_announce_in_time)
 
 
+def announce_due() -> None:
+    """Announce jobs that have become due, of any kind, when it is not known which. Returns at once."""
+    announce_pending_soon()
+    greenlets.start(_announce_due_or_log, 0, emit.MAX_OPEN)
+
+
 def announce_unclaimed() -> bool:
     """Announce the jobs that nobody has claimed for too long.
 
@@ -126,7 +132,7 @@ def announce_pending_soon() -> None:
         greenlets.start(_announce_pending_or_log)
 
 
-def hand_over() -> None:
+def hand_over(kind: str) -> None:
     """Announce jobs that are due, for a worker that stops: the first of its kind, and one that is further back.
 
     The first may be taken by a worker that goes on, before its event has brought another.
@@ -134,7 +140,7 @@ def hand_over() -> None:
     Raises:
         UnavailableError: Redis is away.
     """
-    _, due = state.overdue([settings().job_kind], 0, emit.MAX_OPEN)
+    _, due = state.overdue([kind], 0, emit.MAX_OPEN)
     _emit(due[:1] + due[1:][-1:])
 
 
@@ -159,7 +165,7 @@ _events = emit.SubmittedEvents(_count_dropped_soon)
 
 
 def _service_kinds() -> list[str]:
-    return [kind for kind in settings().job_kinds if kind not in settings().jobsink_kinds]
+    return [kind for kind in (*settings().job_kinds, job_kind.BULK) if kind not in settings().jobsink_kinds]
 
 
 def _emit(jobs: Iterable[state.Due], answered: Callable[[], None] | None = None) -> None:

@@ -102,7 +102,7 @@ def _drain(job_id: str, ends_at: float, joined: list[Future[None]]) -> None:
         if settings().job_events:
             outbox.announce_soon()
         if not more:
-            announcement.hand_over()
+            announcement.hand_over(settings().job_kind)
 
 
 def _join(ends_at: float, joined: list[Future[None]]) -> None:

@@ -28,8 +28,12 @@ def record(job_id: JobId) -> bytes:
     return found
 
 
-def cancel(job_id: JobId) -> tuple[bool, bytes]:
+def cancel(job_id: JobId, by: str = "") -> tuple[bool, bytes]:
     """Cancel a waiting job at once and let its event be emitted, or ask the worker of a running one.
+
+    Args:
+        job_id: the job.
+        by: the name of the caller's token; empty when none was asked for.
 
     Returns:
         Whether the job is cancelled now, and its record.
@@ -39,7 +43,7 @@ def cancel(job_id: JobId) -> tuple[bool, bytes]:
         ConflictError: the job has ended otherwise.
         UnavailableError: Redis is away, or takes no writes.
     """
-    before, now = state.cancel(job_id)
+    before, now = state.cancel(job_id, by)
     if before == "unknown":
         raise _not_found(job_id)
     # Cancelled: the answer to the first call was lost.
@@ -50,15 +54,19 @@ def cancel(job_id: JobId) -> tuple[bool, bytes]:
     return now == Status.CANCELLED, record(job_id)
 
 
-def retry(job_id: JobId) -> bytes:
+def retry(job_id: JobId, by: str = "") -> bytes:
     """Submit a failed or cancelled job once more, and let its event be emitted. Return its record.
+
+    Args:
+        job_id: the job.
+        by: the name of the caller's token; empty when none was asked for.
 
     Raises:
         NotFoundError: there is no such job.
         ConflictError: the job is neither failed nor cancelled.
         UnavailableError: Redis is away, or takes no writes.
     """
-    retried = state.retry(job_id)
+    retried = state.retry(job_id, by)
     if retried.before == "unknown":
         raise _not_found(job_id)
     if retried.before not in (Status.FAILED, Status.CANCELLED):
@@ -69,6 +77,21 @@ def retry(job_id: JobId) -> bytes:
     else:
         announcement.announce(retried.kind, [(job_id, retried.attempts + 1, found)], retried.due - 1)
     return found
+
+
+def delete(job_id: JobId) -> None:
+    """Remove a job that has ended, and all that it left.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: the job has not ended.
+        UnavailableError: Redis is away, or takes no writes.
+    """
+    was = state.delete(job_id)
+    if was == "unknown":
+        raise _not_found(job_id)
+    if was in (Status.SUBMITTED, Status.IN_PROGRESS):
+        raise ConflictError(f"The job is {was}; only one that has ended can be deleted. Cancel it first.")
 
 
 def _not_found(job_id: JobId) -> NotFoundError:

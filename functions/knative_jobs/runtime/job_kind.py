@@ -2,6 +2,8 @@
 
 import re
 
+BULK = "bulk-operation"
+"""The kind of the jobs that are bulk operations. They are made by those alone, and done by a function of this API."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 

@@ -148,6 +148,8 @@ def settings() -> Settings:
         raise InvalidSettingError(
             "REDIS_KEY_PREFIX must have a hash tag, as {jobs}. has, for REDIS_URL is a Redis Cluster"
         )
+    if job_kind.BULK in read.job_kinds:
+        raise InvalidSettingError(f"JOB_KINDS has {job_kind.BULK}, which is the kind of this API's own jobs")
     return read
 
 

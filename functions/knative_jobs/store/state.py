@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
+from knative_jobs.runtime import job_kind
 from knative_jobs.runtime.errors import UnavailableError, UnconfirmedError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store.connection import run, run_all
@@ -19,6 +20,8 @@ IDEMPOTENCY_KEY_SECONDS = 24 * 3600
 MAX_RELEASES = 10
 """So often a job may be handed back because its worker is being stopped. Each time more counts as a failed attempt."""
 PURGED_AT_ONCE = 1000
+AT_ONCE = 1000
+"""The jobs that one step of a bulk operation changes: some 30 milliseconds of Redis's time."""
 _HANDED_BACK = json.dumps(
     {
         "type": "HandedBack",
@@ -108,6 +111,25 @@ class Retried(NamedTuple):
     """How many jobs of its kind are due now."""
     due_at: float
     """When it is due, in seconds since the epoch: at its run-at. 0: now."""
+
+
+class Operation(NamedTuple):
+    """A bulk operation that is a job of its own, and how far it is."""
+
+    held: Claim
+    done: int
+    number: int
+    """How many jobs it is about, as they were counted when it was submitted."""
+
+
+class Step(NamedTuple):
+    """A step of a bulk operation."""
+
+    done: int
+    after: str
+    """From where to go on; empty: all is done."""
+    cancelled: bool
+    """Whether somebody asked for the operation to be cancelled."""
 
 
 class Due(NamedTuple):
@@ -215,15 +237,16 @@ def submit(
     raise UnavailableError(f"The store answered {reply!r}.")
 
 
-def claim(job_id: str, worker_ip: str) -> Claim | str:
+def claim(job_id: str, worker_ip: str, kind: str = "") -> Claim | str:
     """Claim the named job. Where it is not due, or `job_id` is empty, claim the job that has been due the longest.
 
-    Only jobs of the kind JOB_KIND are claimed.
+    Only jobs of this kind are claimed; where it is empty, of the kind JOB_KIND.
 
     Returns:
         The claim; `none` when no job is due; `full` when JOB_MAX_RUNNING jobs are in progress.
     """
-    return _claim(run_all([_claim_call(job_id, worker_ip)], confirmed=True, undo=_release)[0])
+    kind = kind or settings().job_kind
+    return _claim(run_all([_claim_call(job_id, worker_ip, kind)], confirmed=True, undo=_release)[0], kind)
 
 
 def renew(held: Claim, progress: str = "", message: str = "", checkpoint: str = "") -> str:
@@ -258,7 +281,7 @@ def finish(
     how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES, checkpoint)
     calls: list[Call] = [("finish", held.id, held.attempt, *how)]
     if next_for:
-        calls.append(_claim_call("", next_for))
+        calls.append(_claim_call("", next_for, held.kind))
     try:
         status, *claimed = run_all(calls, tries, confirmed=True, undo=_release)
     except UnconfirmedError as error:
@@ -266,20 +289,62 @@ def finish(
     if outcome == "continued" and claimed == [b"none"]:
         # A Redis that had to load `finish` first has claimed before the job was due again.
         claimed = run_all(calls[1:], confirmed=True, undo=_release)
-    return status.decode(), _claim(claimed[0]) if claimed else "none"
+    return status.decode(), _claim(claimed[0], held.kind) if claimed else "none"
 
 
-def cancel(job_id: str) -> tuple[str, str]:
-    """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now."""
-    before, *now = _run_confirmed(("cancel", job_id, *_on_end()))
+def cancel(job_id: str, by: str) -> tuple[str, str]:
+    """Cancel a waiting job or ask for a running one to be. Return its status before (maybe `unknown`) and now.
+
+    Args:
+        job_id: the job.
+        by: the name of the caller's token; empty when none was asked for.
+    """
+    before, *now = _run_confirmed(("cancel", job_id, by, *_on_end()))
     return before.decode(), now[0].decode() if now else ""
 
 
-def retry(job_id: str) -> Retried:
-    """Submit a failed or cancelled job again; leave any other as it is."""
-    before, *now = _run_confirmed(("retry", job_id))
+def retry(job_id: str, by: str) -> Retried:
+    """Submit a failed or cancelled job again; leave any other as it is. `by` is that of `cancel`."""
+    before, *now = _run_confirmed(("retry", job_id, by))
     attempts, kind, due, due_at = now[1:] or (0, b"", 0, 0)
     return Retried(before.decode(), attempts, kind.decode(), due, float(due_at))
+
+
+def delete(job_id: str) -> str:
+    """Remove a job that has ended. Return its status as it was, maybe `unknown`; a job that has not ended stays."""
+    was: bytes = _run_confirmed(("delete", job_id))
+    return was.decode()
+
+
+def count(asked: Filter) -> tuple[int, str]:
+    """Return how many jobs are asked for, without bulk operations; and a time after all that were submitted."""
+    found, after, times = 0, "", []
+    while True:
+        n, reached, now = run("count", *asked, after, job_kind.BULK)
+        found, after = found + n, reached.decode()
+        times.append(now.decode())
+        if not after:
+            return found, times[0]
+
+
+def redo(asked: Filter, action: str, by: str, after: str, operation: Operation | None = None) -> Step | None:
+    """Retry, or cancel, the next jobs that are asked for, up to AT_ONCE.
+
+    Args:
+        asked: the jobs.
+        action: `retry` or `cancel`.
+        by: the name of the caller's token; empty when none was asked for.
+        after: where to go on: what the step before returned; empty: at the beginning.
+        operation: the job that this is a step of. It then keeps how far it has come, and has its lease renewed.
+
+    Returns:
+        What was done. None: another has the operation, and nothing was changed.
+    """
+    of = (operation.held.id, operation.held.attempt) if operation else ("", 0)
+    progress = (settings().job_lease_seconds, operation.done if operation else 0, operation.number if operation else 0)
+    how = (*asked, after, AT_ONCE, action, by, *_on_end(), job_kind.BULK, *of, *progress)
+    reply = _run_confirmed(("redo", *how))
+    return None if reply == b"lost" else Step(reply[0], reply[1].decode(), bool(reply[2]))
 
 
 def postpone(job_id: str, delay_s: float) -> bool:
@@ -456,9 +521,10 @@ def _run_confirmed(call: Call) -> Any:
         return run_all([call], confirmed=True)[0]
     except UnconfirmedError as error:
         (reply,) = error.replies
-        if reply[0] in (b"full", b"reused", b"past"):
+        word = reply if isinstance(reply, bytes) else reply[0]
+        if word in (b"full", b"reused", b"past", b"lost"):
             return reply
-        if reply[0] == b"unknown":
+        if word == b"unknown":
             why = (
                 "The store has no such job, and too few replicas to tell whether that is up to date; try again shortly."
             )
@@ -481,7 +547,7 @@ def _release(replies: list[Any]) -> list[Call]:
 
     A claim that is not confirmed is given up: after a failover another may get the same job with the same attempt.
     """
-    held = _claim(replies[-1]) if isinstance(replies[-1], list) else None
+    held = _claim(replies[-1], "") if isinstance(replies[-1], list) else None
     how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES, "")
     return [("finish", held.id, held.attempt, "released", _HANDED_BACK, *how)] if isinstance(held, Claim) else []
 
@@ -492,16 +558,16 @@ def _on_end() -> tuple[float, str]:
     return s.job_retention_seconds, " ".join(sorted(s.job_events)) if s.k_sink else ""
 
 
-def _claim_call(job_id: str, worker_ip: str) -> Call:
+def _claim_call(job_id: str, worker_ip: str, kind: str) -> Call:
     s = settings()
-    return "claim", job_id, s.job_lease_seconds, worker_ip, s.job_max_running, s.job_kind
+    return "claim", job_id, s.job_lease_seconds, worker_ip, s.job_max_running, kind
 
 
-def _claim(reply: Any) -> Claim | str:
+def _claim(reply: Any, kind: str) -> Claim | str:
     if isinstance(reply, bytes):
         return reply.decode()
     job, attempt, failures, *rest = reply
-    return Claim(job.decode(), attempt, failures, settings().job_kind, *(field.decode() for field in rest))
+    return Claim(job.decode(), attempt, failures, kind, *(field.decode() for field in rest))
 
 
 def _due(kind: str, reply: Iterable[Any]) -> list[Due]:

@@ -4,7 +4,7 @@ import re
 
 from flask import Request
 
-from knative_jobs.runtime import job_key, rfc3339
+from knative_jobs.runtime import job_key, job_kind, rfc3339
 from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.runtime.settings import settings
 from knative_jobs.store.state import Filter
@@ -35,6 +35,11 @@ def asked_for(request: Request, listing: str = "", order: str = "oldest") -> Fil
     return Filter(listing, chosen_kind(request), submitted_by, key, _time(request, "from"), _time(request, "to"), order)
 
 
+def is_narrowed(request: Request) -> bool:
+    """Tell whether the query asks for some jobs, and not for all."""
+    return any(request.args.get(name) for name in (*QUERY[:-1], "status"))
+
+
 def chosen_kind(request: Request) -> str:
     """Return the kind that the query asks for; empty: all.
 
@@ -42,7 +47,7 @@ def chosen_kind(request: Request) -> str:
         InvalidError: there is no such kind.
     """
     kind = request.args.get("kind", "")
-    if kind and kind not in settings().job_kinds:
+    if kind and kind not in (*settings().job_kinds, job_kind.BULK):
         raise InvalidError(f"kind is one of: {', '.join(settings().job_kinds)}; not {kind[:40]!r}.")
     return kind
 

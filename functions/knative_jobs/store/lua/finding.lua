@@ -8,10 +8,11 @@ local most_looked_at = 1000
 local page_bytes = 4 * 1024 * 1024
 
 -- Reads what is asked for from seven arguments, the first of which is the `first`-th:
---   list           a status, 'incomplete', or '' for all jobs
+--   list           'incomplete', or statuses with commas between them, or '' for all jobs
 --   kind, submitted_by, key   what these fields of a job are; '' for any
 --   from, to       the job was submitted at this time or later; before this time; '' for any
 --   order          'oldest' or 'newest': which comes first
+-- Jobs of the kind `but`, which a script may set, are not asked for.
 local function asked_for(first)
   local list, kind, submitted_by, key, from, to, order = unpack(ARGV, first, first + 6)
   return {
@@ -36,19 +37,26 @@ local function limits(asked, word, cursor)
   return '(' .. (word and word_place(word, cursor) .. '\1' or cursor), high
 end
 
--- Returns the indexes that have all the jobs asked for, as {key of it, word}. Where there is a choice they are those that
--- have the fewest jobs of that time.
-local function where_to_look(asked)
-  local by_status = {}
+-- Returns the indexes by status that have all the jobs asked for, as {{key}, ...}, and how many jobs of that time they have.
+local function by_status(asked)
+  local found, n = {}, 0
+  local lists = asked.list == '' and 'incomplete,complete' or asked.list  -- every job is in one of these two
   for _, kind in ipairs(asked.kind == '' and kinds() or {asked.kind}) do
-    -- Every job is in one of these two.
-    for _, list in ipairs(asked.list == '' and {'incomplete', 'complete'} or {asked.list}) do
-      by_status[#by_status + 1] = {index(list, kind)}
+    for list in (kind == asked.but and '' or lists):gmatch('[^,]+') do
+      local key = index(list, kind)
+      found[#found + 1] = {key}
+      if asked.counts then n = n + (read('ZCOUNT', key, limits(asked, nil, '')) or 0) end
     end
   end
-  if not asked.is_narrow then return by_status end
-  local least, found = 0, by_status
-  for _, each in ipairs(by_status) do least = least + (read('ZCOUNT', each[1], limits(asked, nil, '')) or 0) end
+  return found, n
+end
+
+-- Returns the indexes that have all the jobs asked for, as {key, word}. Where there is a choice they are those that have the
+-- fewest jobs of that time.
+local function where_to_look(asked)
+  asked.counts = asked.is_narrow
+  local found, least = by_status(asked)
+  if not asked.is_narrow then return found end
   for _, each in ipairs({{BY_KEY, asked.key}, {BY_SUBMITTER, asked.submitted_by}}) do
     local n = each[2] == '' and math.huge or read('ZLEXCOUNT', each[1], limits(asked, each[2], '')) or 0
     if n < least then least, found = n, {each} end
@@ -75,8 +83,8 @@ local function is_asked_for(asked, id)
   local job = read_job(id, 'submitted-by', 'key')
   if not job then return false end
   local status, list = job[1], asked.list
-  return (list == '' or list == status or (list == 'incomplete' and status ~= 'complete'))
-    and (asked.kind == '' or asked.kind == job[3])
+  return (list == '' or (list == 'incomplete' and status ~= 'complete') or (',' .. list .. ','):find(',' .. status .. ',', 1, true))
+    and (asked.kind == '' or asked.kind == job[3]) and job[3] ~= asked.but
     and (asked.submitted_by == '' or asked.submitted_by == job[4])
     and (asked.key == '' or asked.key == job[5])
 end

@@ -29,7 +29,7 @@ end
 local at = now()
 write('ZREM', LEASES, id)
 if outcome == 'complete' then
-  redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at', 'checkpoint', 'checkpoint-attempt')
+  redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at', 'cancelled-by', 'checkpoint', 'checkpoint-attempt')
   local progress = job[6] and {'progress', 1} or {}
   finish(id, job, 'complete', at, retention, announced, 'result', payload, unpack(progress))
   observe('ran', math.max(0, at - (moment(job[5]) or at)), at, job[3])

@@ -306,6 +306,45 @@ local function with_ended(id, why, at)
   return '[' .. before .. ',' .. entry .. ']'
 end
 
+-- Submits a job once more, as `read_job` returned it with its attempt and its run-at, if it is failed or cancelled; `by` is the
+-- name of the caller's token, or ''. Returns whether it is, and when it is due.
+local function retry_one(id, job, at, by)
+  if job[1] ~= 'failed' and job[1] ~= 'cancelled' then return false end
+  write('ZREM', RETENTION, id)
+  write('ZREM', OUTBOX, id)
+  redis.call('HDEL', record_key(id), 'failures', 'releases', 'error', 'finished-at', 'cancel-requested-at', 'cancelled-by', 'retried-by')
+  local due = math.max(at, moment(job[5]) or 0)
+  submit_again(id, job, due, 0)
+  if by ~= '' then redis.call('HSET', record_key(id), 'retried-by', by) end
+  count_only('retried', job[3])
+  return true, due
+end
+
+-- Cancels a waiting job, or asks for a running one to be cancelled; `by` is the name of the caller's token, or ''. Returns
+-- whether it was either, and the job's status now.
+local function cancel_one(id, job, at, by, retention, announced)
+  local status = job[1]
+  if status ~= 'submitted' and status ~= 'in progress' then return false, status end
+  if by ~= '' then redis.call('HSETNX', record_key(id), 'cancelled-by', by) end
+  if status == 'submitted' then
+    not_due(id, job[3])
+    finish(id, job, 'cancelled', at, retention, announced)
+    return true, 'cancelled'
+  end
+  redis.call('HSETNX', record_key(id), 'cancel-requested-at', stamp(at))
+  changed(id)
+  return true, status
+end
+
+-- Returns the index entries of a job that has ended, as `read_job` returned it with its key and submitted-by: {[index] = entry}.
+local function ended_entries(id, job)
+  local found = {[RETENTION] = id, [OUTBOX] = id, [index(job[1], job[3])] = id}
+  if job[1] ~= 'complete' then found[index('incomplete', job[3])] = id end
+  local words = word_entries(id, job[2], job[4], job[5])
+  for n = 1, #words, 2 do found[words[n]] = words[n + 1] end
+  return found
+end
+
 -- Counts an attempt that went wrong: the job is due again after `delay` seconds, or failed when that was the last of
 -- `max_attempts`, or of fewer where the job says so itself, or cancelled when somebody asked for that meanwhile. Returns the
 -- new status.

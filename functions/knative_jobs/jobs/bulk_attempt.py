@@ -1,0 +1,55 @@
+"""One attempt of a bulk operation that is a job of its own: step after step, each with the lease renewed."""
+
+import json
+import logging
+import time
+
+from knative_jobs.jobs import announcement, attempt, bulk, outbox
+from knative_jobs.runtime.errors import UnavailableError
+from knative_jobs.runtime.job_kind import BULK
+from knative_jobs.runtime.logs import about
+from knative_jobs.runtime.shutdown import stopping
+from knative_jobs.store import state
+
+_REQUEST_SECONDS = 300
+"""So long one request of the Broker goes on. An operation that takes longer is continued by the next one."""
+_log = logging.getLogger("knative_jobs.bulk")
+
+
+def work_through(job_id: str) -> None:
+    """Do the named operation, then whatever other is due, for up to _REQUEST_SECONDS.
+
+    Raises:
+        UnavailableError: Redis is away. The operation goes on once its lease has run out.
+    """
+    if stopping.is_set():
+        raise UnavailableError("This function is being stopped; another will do the operation.")
+    ends_at = time.monotonic() + _REQUEST_SECONDS
+    held = state.claim(job_id, attempt.worker_ip(), BULK)
+    while isinstance(held, state.Claim):
+        outcome, result = _run(held, ends_at)
+        more = not stopping.is_set() and time.monotonic() < ends_at
+        _, held = state.finish(held, outcome, result, next_for=attempt.worker_ip() if more else "")
+        outbox.announce_soon()
+        if not more:
+            announcement.hand_over(BULK)
+
+
+def _run(held: state.Claim, ends_at: float) -> tuple[str, str]:
+    """Do an operation from where it was. Return its outcome, in the words of `state.finish`, and its result as JSON."""
+    what = json.loads(held.input)
+    so_far = json.loads(held.checkpoint or '{"after": "", "done": 0}')
+    after, done, asked = so_far["after"], so_far["done"], state.Filter(**what["jobs"])
+    while True:
+        began = time.monotonic()
+        step = state.redo(asked, what["do"], what["by"], after, state.Operation(held, done, what["count"]))
+        if step is None or step.cancelled:
+            return "cancelled", ""
+        done, after = done + step.done, step.after
+        bulk.announce(what["do"])
+        if not after:
+            _log.info("job %s: %s jobs done", held.id, done, extra=about(held.id, held.attempt))
+            return "complete", json.dumps({"count": done})
+        # As long a pause as the step took: half of Redis's time is left to everybody else.
+        if stopping.wait(time.monotonic() - began) or time.monotonic() >= ends_at:
+            return "continued", ""
