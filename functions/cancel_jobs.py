@@ -4,8 +4,8 @@ import functions_framework
 from flask import Request, Response
 
 from knative_jobs.runtime.job_status import Status
-from knative_jobs.web.bulk import QUERY, answer_bulk
 from knative_jobs.web.endpoint import endpoint
+from knative_jobs.web.operations import QUERY, answer_bulk
 
 
 @functions_framework.http

@@ -169,7 +169,7 @@ class TestRedisUsers:
                     reader.execute_command(*command)
             refused = {s.stem for s in LUA.glob("*.lua") if s.stem not in SHARED and self.refused(reader, s, job_id)}
         assert refused >= {"submit", "claim", "cancel", "postpone"}, "what would change this job"
-        assert not refused & {"record", "page", "newest", "overview", "metrics"}
+        assert not refused & {"record", "page", "log", "overview", "metrics"}
         assert store.record(job_id) == before
         assert store.client.dbsize() == keys
 
@@ -178,9 +178,9 @@ class TestRedisUsers:
         sha = reader.script_load(lua_scripts.script(script.stem).text)
         given = {
             "submit": [9, "", "", 9, "", "", UNKNOWN_ID, "default", 1, 2, "", "", ""],
-            "page": ["incomplete", "", 9, ""],
+            "page": ["", "", "", "", "", "", "oldest", "", 9],
         }
-        given |= {"claim": [job_id, 30, "", 0, "default"], "newest": ["", "", 9, ""], "overview": [60, ""]}
+        given |= {"claim": [job_id, 30, "", 0, "default"], "overview": [60, ""]}
         try:
             reader.evalsha(sha, 1, KEY, *given.get(script.stem, [job_id, 1, 30, "", 1, 1, 1]))
         except redis.ResponseError as error:
@@ -239,7 +239,7 @@ class TestRedisUsers:
         needing = {target for target in users if scripts_of(target)}
         assert {target for target, user in users.items() if user} == needing
         for target, user in users.items():
-            writes = scripts_of(target) - {"record", "page", "newest", "overview", "metrics"}
+            writes = scripts_of(target) - {"record", "page", "log", "overview", "metrics"}
             assert (user in ("", "reader")) == (not writes), target
 
     def test_a_function_with_a_wrong_password_says_503_and_changes_nothing(self, start: Start, store: Redis) -> None:

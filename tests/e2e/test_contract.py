@@ -150,6 +150,16 @@ def test_a_bulk_operation_on_many_jobs_is_a_job_itself(api: Api) -> None:
     assert api.request("POST", f"/cancel_jobs?{query}&dry-run=1").json() == {"count": 0}
 
 
+def test_the_log_of_a_job_is_text_and_a_stream_that_ends(api: Api) -> None:
+    job_id = api.submit()["id"]
+    api.wait_for(job_id, "complete")
+    log = api.request("GET", f"/job_log?job_id={job_id}")
+    assert (log.status, log.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    stream = api.request("GET", f"/job_log?job_id={job_id}&follow=1")
+    assert stream.headers["Content-Type"] == "text/event-stream"
+    assert stream.data.decode().endswith("data: complete\n\n")
+
+
 def test_a_submission_may_wait_for_the_end(api: Api) -> None:
     answer = api.request("POST", "/jobs", body=b'{"start": 1, "end": 2}', headers={"Prefer": "wait=50"})
     assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=50")

@@ -19,7 +19,7 @@ from knative_jobs.runtime.logs import about
 from knative_jobs.runtime.settings import settings
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
-from knative_jobs.work import launcher
+from knative_jobs.work import job_log, launcher
 from knative_jobs.work.api import MAX_PROGRESS_MESSAGE
 from knative_jobs.work.http_service import HttpExchange
 from knative_jobs.work.messages import MAX_CHECKPOINT_BYTES, MAX_ERROR_TEXT, BadMessageError, is_result, storable
@@ -51,6 +51,8 @@ class _Outcome(NamedTuple):
     delay_s: float = 0
     checkpoint: str = ""
     """As JSON, if it is not recorded yet."""
+    said: job_log.Said = job_log.NOTHING_SAID
+    """What the attempt has said since the last heartbeat."""
 
 
 def work_through(job_id: str) -> None:
@@ -194,6 +196,7 @@ def _run(held: state.Claim) -> _Outcome:
     except OSError as error:
         return _went_wrong(held, "WorkProcessDied", f"the process for the work could not be started: {error}")
     heartbeat = _Heartbeat(held)
+    job_log.begin(held.id, held.attempt)
     try:
         doer.attribute(held.id, held.attempt, held.traceparent, held.kind)
         outcome, has_answered = _supervise(doer, heartbeat)
@@ -214,7 +217,9 @@ def _run(held: state.Claim) -> _Outcome:
             doer.release()
         else:
             doer.end()
-    return outcome._replace(checkpoint=heartbeat.checkpoint)
+    finally:
+        said = job_log.end(held.id, held.attempt)
+    return outcome._replace(checkpoint=heartbeat.checkpoint, said=said)
 
 
 def _doer() -> _Doer:
@@ -311,7 +316,7 @@ def _recorded(error: dict[str, Any]) -> str:
 
 
 class _Heartbeat:
-    """The heartbeat of one attempt. It takes with it the checkpoint that came since the last one."""
+    """The heartbeat of one attempt. It takes with it the checkpoint, and what the work has said, since the last one."""
 
     def __init__(self, held: state.Claim) -> None:
         self.held = held
@@ -320,6 +325,7 @@ class _Heartbeat:
         self._every_s = min(settings().job_lease_seconds / 3, _MAX_HEARTBEAT_SECONDS)
         self.due_at = time.monotonic() + self._every_s
         """As `time.monotonic()` has it."""
+        self._log_due_at = self.due_at
 
     def renew(self, progress: str = "", message: str = "") -> str:
         """Renew the lease, with progress where there is some. Whatever goes wrong with that, the work goes on.
@@ -327,10 +333,16 @@ class _Heartbeat:
         Returns:
             What `state.renew` returns, or `missed`.
         """
-        held, self.due_at = self.held, time.monotonic() + self._every_s
+        held, now = self.held, time.monotonic()
+        said = job_log.NOTHING_SAID
+        if now >= self._log_due_at:  # progress may come more often than a log is written
+            said = job_log.take(held.id, held.attempt)
+            self._log_due_at = now + _MAX_HEARTBEAT_SECONDS
+        self.due_at = now + self._every_s
         try:
-            word = state.renew(held, progress, message, self.checkpoint)
+            word = state.renew(held, progress, message, self.checkpoint, said)
         except Exception as error:
+            job_log.put_back(held.id, held.attempt, said)
             _log.warning("job %s attempt %s: heartbeat missed: %s", held.id, held.attempt, error, extra=_about(held))
             return "missed"
         self.checkpoint = ""

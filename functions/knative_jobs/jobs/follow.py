@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from knative_jobs.jobs import lifecycle
 from knative_jobs.runtime.errors import JobError, UnavailableError
@@ -13,6 +14,7 @@ from knative_jobs.runtime.job_status import ENDED
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import subscriptions
 
+T = TypeVar("T")
 MAX_WAIT_SECONDS = 60
 LOOK_AGAIN_SECONDS = 15
 """A record is read again after so long, whether or not anybody said that it changed: during a failover the last reading
@@ -59,26 +61,45 @@ def records(job_id: JobId, seconds: float) -> Iterator[bytes | None]:
         NotFoundError: there is no such job, or its retention is over.
         UnavailableError: Redis is away as this begins.
     """
+    known = None
+    for record in readings(job_id, seconds, lambda: lifecycle.record(job_id)):
+        if record is None:
+            yield None
+        elif record != known:
+            known = record
+            yield record
+            if ended(record):
+                return
+
+
+def readings(job_id: JobId, seconds: float, read: Callable[[], T]) -> Iterator[T | None]:
+    """Yield what `read` returns, again whenever a job may have changed.
+
+    None is yielded after LOOK_AGAIN_SECONDS without a change, before what is read then, and while Redis is away.
+
+    Args:
+        job_id: the job.
+        seconds: how long to go on at most. It also ends when this process is told to stop.
+        read: reads something of the job; raises what this raises, and UnavailableError while Redis is away.
+
+    Raises:
+        UnavailableError: Redis is away as this begins.
+    """
     ends_at = time.monotonic() + seconds
     changed = wait_for(subscriptions.subscribe(job_id))
-    known = None
     try:
         while (left_s := ends_at - time.monotonic()) > 0 and not stopping.is_set():
             if not wait_for(_set(changed, min(left_s, LOOK_AGAIN_SECONDS))):
                 yield None
             changed.clear()
             try:
-                record = lifecycle.record(job_id)
+                found = read()
             except UnavailableError:
                 yield None
                 wait_for(asyncio.sleep(AWAY_SECONDS))
                 changed.set()
                 continue
-            if record != known:
-                known = record
-                yield record
-                if ended(record):
-                    return
+            yield found
     finally:
         wait_for(subscriptions.unsubscribe(job_id, changed))
 

@@ -28,6 +28,19 @@ def record(job_id: JobId) -> bytes:
     return found
 
 
+def log(job_id: JobId, attempt: str, after: int = 0) -> state.Log:
+    """Return what the work of a job has said: see `state.log`.
+
+    Raises:
+        NotFoundError: there is no such job.
+        UnavailableError: Redis is away.
+    """
+    found = state.log(job_id, attempt, after)
+    if found is None:
+        raise _not_found(job_id)
+    return found
+
+
 def cancel(job_id: JobId, by: str = "") -> tuple[bool, bytes]:
     """Cancel a waiting job at once and let its event be emitted, or ask the worker of a running one.
 

@@ -108,6 +108,8 @@ class Settings:
     """The wait before the second attempt; it doubles with each further one."""
     job_retention_seconds: Positive = 7 * 24 * 3600
     """How long a job that has ended is kept. A job may say less for itself."""
+    job_log_bytes: WholeAtLeast0 = 64 * 1024
+    """How many bytes of what the work prints and logs are kept with its job: the last ones. 0: none."""
     max_queued_jobs: AtLeast1 = 100_000
     """Submissions of a kind are refused while so many jobs of it are due."""
     jobsink_max_pending: AtLeast1 = 32

@@ -31,6 +31,7 @@ _HANDED_BACK = json.dumps(
 )
 ABSENT = "absent"
 """In place of the names of number fields: a job has neither start nor end."""
+NOTHING_SAID = (b"", 0)
 Call = tuple[Any, ...]
 """A script's name and arguments."""
 _PAGE = 1000  # records in one reply of Redis: some milliseconds of its time
@@ -130,6 +131,20 @@ class Step(NamedTuple):
     """From where to go on; empty: all is done."""
     cancelled: bool
     """Whether somebody asked for the operation to be cancelled."""
+
+
+class Log(NamedTuple):
+    """What the work of a job has said."""
+
+    status: str
+    """That of the job."""
+    end: int
+    """How many bytes all attempts have said."""
+    how: str
+    """`begun`: the first part begins with what its attempt has said first; `cut`: after what was dropped; `continued`:
+    where the reader was."""
+    parts: list[tuple[int, bytes]]
+    """The number of the attempt, and what it has said, one after the other."""
 
 
 class Due(NamedTuple):
@@ -249,14 +264,36 @@ def claim(job_id: str, worker_ip: str, kind: str = "") -> Claim | str:
     return _claim(run_all([_claim_call(job_id, worker_ip, kind)], confirmed=True, undo=_release)[0], kind)
 
 
-def renew(held: Claim, progress: str = "", message: str = "", checkpoint: str = "") -> str:
-    """Renew the lease, and record progress and a checkpoint. Return `renewed`, `cancel` or `lost`."""
-    reply: bytes = run("renew", held.id, held.attempt, settings().job_lease_seconds, progress, message, checkpoint)
+def renew(
+    held: Claim, progress: str = "", message: str = "", checkpoint: str = "", said: tuple[bytes, int] = NOTHING_SAID
+) -> str:
+    """Renew the lease, and record progress, a checkpoint, and what the work has said.
+
+    Args:
+        held: the claim.
+        progress: from 0 to 1; empty: none is reported.
+        message: the text with it.
+        checkpoint: as JSON; empty: there is no newer one.
+        said: a part of what the attempt has said, and how many bytes it had said before.
+
+    Returns:
+        `renewed`, `cancel` or `lost`.
+    """
+    s = settings()
+    how = (s.job_lease_seconds, progress, message, checkpoint, *said, s.job_log_bytes)
+    reply: bytes = run("renew", held.id, held.attempt, *how)
     return reply.decode()
 
 
 def finish(
-    held: Claim, outcome: str, payload: str = "", delay_s: float = 0, checkpoint: str = "", *, next_for: str = ""
+    held: Claim,
+    outcome: str,
+    payload: str = "",
+    delay_s: float = 0,
+    checkpoint: str = "",
+    said: tuple[bytes, int] = NOTHING_SAID,
+    *,
+    next_for: str = "",
 ) -> tuple[str, Claim | str]:
     """End an attempt; the outcomes are those of `finish.lua`.
 
@@ -269,6 +306,7 @@ def finish(
         payload: the result or the error, as JSON.
         delay_s: before the next attempt.
         checkpoint: the last one of the attempt, as JSON, if it is not recorded yet.
+        said: the last part of what the attempt has said, as `renew` takes it.
         next_for: a worker-ip, for which the job that has been due the longest is claimed in the same round trip.
 
     Returns:
@@ -278,7 +316,7 @@ def finish(
     tries = int(s.job_lease_seconds) + 5
     if outcome == "released":
         payload = _HANDED_BACK
-    how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES, checkpoint)
+    how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES, checkpoint, *said, s.job_log_bytes)
     calls: list[Call] = [("finish", held.id, held.attempt, *how)]
     if next_for:
         calls.append(_claim_call("", next_for, held.kind))
@@ -444,6 +482,21 @@ def record(job_id: str) -> bytes | None:
     return found
 
 
+def log(job_id: str, attempt: str, after: int) -> Log | None:
+    """Return what the work has said, as far as it is kept. None: there is no such job.
+
+    Args:
+        job_id: the job.
+        attempt: the number of one attempt; empty: what all have said.
+        after: return what comes after so many bytes.
+    """
+    reply = run("log", job_id, attempt, after)
+    if not reply:
+        return None
+    status, end, how, *parts = reply
+    return Log(status.decode(), end, how.decode(), list(_pairs(parts)))
+
+
 def page(asked: Filter, after: str, length: int) -> tuple[bytes, str]:
     """Return records as JSON with commas between them, and where the next page begins (empty: there is none).
 
@@ -548,7 +601,7 @@ def _release(replies: list[Any]) -> list[Call]:
     A claim that is not confirmed is given up: after a failover another may get the same job with the same attempt.
     """
     held = _claim(replies[-1], "") if isinstance(replies[-1], list) else None
-    how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES, "")
+    how = (settings().job_max_attempts, 0, *_on_end(), MAX_RELEASES, "", *NOTHING_SAID, 0)
     return [("finish", held.id, held.attempt, "released", _HANDED_BACK, *how)] if isinstance(held, Claim) else []
 
 

@@ -111,8 +111,8 @@ def _check_path(served: _Served, request: Request) -> Response | None:
         return None
     if request.path in HEALTH:
         return Response()
-    methods = "/".join(served.methods).replace("/HEAD", "")
-    return no_such_route(request.path, [f"{methods} {route}" for route in served.routes or ("/",)])
+    routes, methods = served.routes or ("/",), [method for method in served.methods if method != "HEAD"]
+    return no_such_route(request.path, [f"{method} {route}" for route in routes for method in methods])
 
 
 def _check_caller(served: _Served, request: Request) -> Response | None:

@@ -30,9 +30,13 @@ def answer_events(request: Request) -> Response:
     record = lifecycle.record(job_id)
     if follow.ended(record) and _digest(record) == known:
         return Response(status=204)  # no EventSource comes back after that
-    records = follow.records(job_id, STREAM_SECONDS)
+    return answer_stream(_events(follow.records(job_id, STREAM_SECONDS), known))
+
+
+def answer_stream(events: Iterator[bytes]) -> Response:
+    """Answer with Server-Sent Events."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter is for nginx
-    return Response(_events(records, known), content_type="text/event-stream", headers=headers)
+    return Response(events, content_type="text/event-stream", headers=headers)
 
 
 def _events(records: Iterable[bytes | None], known: str) -> Iterator[bytes]:

@@ -12,10 +12,13 @@ import logging
 import os
 import select
 import sys
+import threading
+import time
 from contextvars import ContextVar
 from typing import Any
 
 from knative_jobs.runtime import logs
+from knative_jobs.work import job_log
 
 MAX_LINE_BYTES = 256 * 1024
 """A longer line is passed on in pieces."""
@@ -37,6 +40,7 @@ class Output:
         self._attempt: tuple[Any, ...] = ()
         self._any = select.poll()
         self._any.register(pipe, select.POLLIN)
+        self._reading = threading.Lock()
 
     def fileno(self) -> int:
         """Return the file descriptor, for a selector."""
@@ -56,8 +60,22 @@ class Output:
             self._rest = b""
         self._attempt = attempt
 
+    def wait_until_read(self, seconds: float) -> None:
+        """Wait until another thread has passed on all that was written, for so many seconds at most."""
+        until = time.monotonic() + seconds
+        unread = select.poll()  # one of its own, for no two threads may wait for the same
+        unread.register(self._pipe, select.POLLIN)
+        while any(event & select.POLLIN for _, event in unread.poll(0)) and time.monotonic() < until:
+            time.sleep(0.001)
+        with self._reading:
+            pass
+
     def read(self) -> bool:
         """Pass on the lines that have been written. Return False once nobody can write any more."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> bool:
         try:
             data = os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
@@ -80,18 +98,27 @@ class Output:
     def _pass_on(self, line: bytes) -> None:
         printed, mark, record = line.partition(self._mark)
         if printed or not mark:
-            logs.said_by_work(printed.decode(errors="backslashreplace"), **logs.about(*self._attempt))
+            self._pass_on_printed(printed)
         if mark:
             self._pass_on_record(record)
 
+    def _pass_on_printed(self, line: bytes) -> None:
+        text = line.decode(errors="backslashreplace")
+        logs.said_by_work(text, **logs.about(*self._attempt))
+        job_log.add(self._attempt, text)
+
     def _pass_on_record(self, record: bytes) -> None:
-        about = logs.about(*self._attempt)
         try:
             said = json.loads(record)
-            about = logs.about(*(said.pop("by") or self._attempt))
-            logs.said_by_work(**said | about)
+            by = said.pop("by") or self._attempt
+            logs.said_by_work(**said | logs.about(*by))
         except (AttributeError, KeyError, TypeError, ValueError):  # it was cut, or the work has written it itself
-            logs.said_by_work(record.decode(errors="backslashreplace"), **about)
+            self._pass_on_printed(record)
+            return
+        if said.get("logger") == logs.OUTPUT:
+            job_log.add(by, said["message"])
+        else:
+            job_log.add(by, **said)
 
 
 class ToWorker(logging.Handler):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 2
 """An attempt that nobody waits for any more must end within so long. Else the process is ended, with all attempts."""
+CATCH_UP_SECONDS = 1
+"""An attempt waits so long for the log of the others at most: they may go on printing."""
 _PERIOD_SECONDS = 1
 _NOT_KNOWN = "the attempt ended without an outcome"
 
@@ -50,6 +52,10 @@ class SharedProcess:
         """Take note that an attempt has ended."""
         self._attempts.discard(attempt)
 
+    def catch_up(self) -> None:
+        """Wait until what the process has said by now is passed on, for up to CATCH_UP_SECONDS."""
+        self._process.output.wait_until_read(CATCH_UP_SECONDS)
+
     def kill(self) -> None:
         """End the process and all that it has started."""
         self._process.kill()
@@ -83,7 +89,9 @@ class SharedAttempt:
         self._any.register(channel, select.POLLIN)
 
     def attribute(self, *attempt: Any) -> None:
-        """Do nothing: the process says itself which attempt prints and logs."""
+        """Wait until what the process has said by now is passed on: it says itself which attempt that was."""
+        if not attempt:
+            self._process.catch_up()
 
     def send(self, *message: Any) -> None:
         """Send a message of `work.messages`.

@@ -66,6 +66,7 @@ local function fit(entry, key)
   end
   if not next(right) then
     write('ZREM', OUTBOX, id)
+    redis.call('DEL', log_key(id))
     if not is_removed[id] then removed[#removed + 1] = id end
     is_removed[id] = true
   elseif changes > 0 then

@@ -7,7 +7,8 @@
 --        5 max_attempts   6 delay before the next attempt, in seconds   7 retention in seconds
 --        8 the statuses that are announced, with spaces between them
 --        9 max_releases: so often a job is handed back without harm; from then on it counts as a failed attempt
---        10 checkpoint as JSON, or ''
+--        10 checkpoint as JSON, or ''   11 what the attempt has said since the last heartbeat, or ''
+--        12 how many bytes it had said before   13 how many bytes are kept of what the work says
 -- Reply  the job's status now, or 'refused': the job is no longer this attempt's; nothing was changed
 -- Guarantee  only the holder of the current attempt ends it, once. The same call again, after an answer that was
 --            lost, gets the same answer while nobody else has changed the job. A job that ends is in the outbox, if its
@@ -28,6 +29,7 @@ end
 
 local at = now()
 write('ZREM', LEASES, id)
+keep_log(id, attempt, ARGV[11], ARGV[12], tonumber(ARGV[13]))
 if outcome == 'complete' then
   redis.call('HDEL', record_key(id), 'error', 'cancel-requested-at', 'cancelled-by', 'checkpoint', 'checkpoint-attempt')
   local progress = job[6] and {'progress', 1} or {}

@@ -9,6 +9,8 @@
 --   jobs.by-key          zset    an entry of each job that has a key, and jobs.by-submitter one of each job that was submitted
 --                                with a token: <key, or name of the token> NUL <submitted-at> NUL <id>, all with the score
 --                                0. So the jobs of one word are beside one another, in the order of submission
+--   jobs.log.<id>        list    what the work of a job has said, in parts, the oldest first: the attempt, how many bytes it had
+--                                said before, how many all attempts had said before, a line feed, the text
 --   jobs.outbox          zset    id -> from when the event of a job that has ended may be emitted by whoever finds it
 --   jobs.last            string  the last submitted-at given out, in microseconds
 --   jobs.kinds           set     the kinds, other than `default`, that there have been jobs of
@@ -90,6 +92,10 @@ end
 
 local function record_key(id)
   return PREFIX .. 'job.' .. id
+end
+
+local function log_key(id)
+  return JOBS .. 'log.' .. id
 end
 
 local function is_kind(text)
@@ -289,6 +295,29 @@ end
 local function keep_checkpoint(id, attempt, checkpoint)
   if checkpoint == '' or checkpoint == redis.call('HGET', record_key(id), 'checkpoint') then return end
   redis.call('HSET', record_key(id), 'checkpoint', checkpoint, 'checkpoint-attempt', attempt)
+end
+
+-- Returns what a part of a log holds: the attempt, how many bytes it had said before, how many all had, and the text.
+local function log_part(part)
+  local attempt, before, start, text = (part or ''):match('^(%d+) (%d+) (%d+)\n(.*)$')
+  return tonumber(attempt), tonumber(before), tonumber(start), text
+end
+
+-- Keeps what an attempt has said after `before` bytes, unless that is kept already, and drops the oldest parts without which
+-- there are still `most` bytes. What cannot be kept is lost: a log must not end an attempt.
+local function keep_log(id, attempt, text, before, most)
+  if text == '' then return end
+  local key = log_key(id)
+  local last, last_before, start, last_text = log_part(read('LINDEX', key, -1))
+  local ends = last and start + #last_text or 0
+  if last == tonumber(attempt) and last_before + #last_text > tonumber(before) then return end
+  redis.pcall('RPUSH', key, ('%d %d %d\n'):format(attempt, before, ends) .. text)
+  while true do
+    local _, _, second = log_part(read('LINDEX', key, 1))
+    if not second or ends + #text - second < most then break end
+    redis.pcall('LPOP', key)
+  end
+  changed(id)
 end
 
 -- Returns the field attempts-ended of a job with one entry more, for its attempt that ends now without completing it. It has
