@@ -145,16 +145,30 @@ class TestMany:
             held = state.claim(job_id, "127.0.0.1", BULK)
             assert isinstance(held, Claim)
             asked = state.Filter(**json.loads(held.input)["jobs"])
-            step = state.redo(asked, "retry", "", "", state.Operation(held, 0, self.COUNT))
+            operation = state.Operation(held, self.COUNT)
+            step = state.redo(asked, "retry", "", operation=operation)
             assert step
             assert (step.done, step.cancelled) == (1000, False)
             assert bulk(endpoint, "cancel", "status=submitted") == {"count": 1000}
             store.client.zadd("jobs.leases", {job_id: 1})
             assert [job.id for job in state.reclaim('{"type": "LeaseExpired"}')] == [job_id]
-            assert state.redo(asked, "retry", "", step.after, state.Operation(held, 1000, self.COUNT)) is None
+            assert state.redo(asked, "retry", "", operation=operation) is None
         assert start("bulk_operations").ready().deliver(job_id) == 204
         assert counts(endpoint) == {"submitted": self.COUNT - 1000, "cancelled": 1000}
         assert record(endpoint, job_id)["result"] == {"count": self.COUNT}
+
+    def test_a_step_whose_answer_is_lost_is_counted(
+        self, endpoint: Start, start: Start, store: Redis, failed: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The step is asked for once more: then it is the next one."""
+        job_id = bulk(endpoint, "retry", "status=failed")["job-id"]
+        with connected(store, "api", monkeypatch):
+            held = state.claim(job_id, "127.0.0.1", BULK)
+            assert isinstance(held, Claim)
+            asked, operation = state.Filter(**json.loads(held.input)["jobs"]), state.Operation(held, self.COUNT)
+            steps = [state.redo(asked, "retry", "", operation=operation) for _ in range(5)]
+        assert [step and step.done for step in steps] == [1000, 2000, 2500, 2500, 2500]
+        assert counts(endpoint) == {"submitted": self.COUNT}
 
     def test_one_that_is_cancelled_leaves_what_it_has_done(
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ class Begun(NamedTuple):
     """A bulk operation that has begun."""
 
     number: int
-    """How many jobs it has done; how many it is about, where it is a job of its own."""
+    """How many jobs it is about."""
     job_id: JobId | None
     """The job that does them; None: they are done."""
 
@@ -47,14 +47,12 @@ def begin(action: str, asked: state.Filter, by: str) -> Begun:
         job = submission.NewJob(JobId(str(uuid.uuid4())), BULK, None, None, what, {}, "")
         submission.submit([job], submitted_by=by)
         return Begun(count, job.id)
-    done, after = 0, ""
-    while step := state.redo(asked, action, by, after):
-        done, after = done + step.done, step.after
-        if not after:
-            break
-    if done:
+    after = ""
+    while (step := state.redo(asked, action, by, after)) and (after := step.after):
+        pass
+    if count:
         announce(action)
-    return Begun(done, None)
+    return Begun(count, None)
 
 
 def announce(action: str) -> None:

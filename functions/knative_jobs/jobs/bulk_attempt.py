@@ -38,18 +38,16 @@ def work_through(job_id: str) -> None:
 def _run(held: state.Claim, ends_at: float) -> tuple[str, str]:
     """Do an operation from where it was. Return its outcome, in the words of `state.finish`, and its result as JSON."""
     what = json.loads(held.input)
-    so_far = json.loads(held.checkpoint or '{"after": "", "done": 0}')
-    after, done, asked = so_far["after"], so_far["done"], state.Filter(**what["jobs"])
+    asked, operation = state.Filter(**what["jobs"]), state.Operation(held, what["count"])
     while True:
         began = time.monotonic()
-        step = state.redo(asked, what["do"], what["by"], after, state.Operation(held, done, what["count"]))
+        step = state.redo(asked, what["do"], what["by"], operation=operation)
         if step is None or step.cancelled:
             return "cancelled", ""
-        done, after = done + step.done, step.after
         bulk.announce(what["do"])
-        if not after:
-            _log.info("job %s: %s jobs done", held.id, done, extra=about(held.id, held.attempt))
-            return "complete", json.dumps({"count": done})
+        if not step.after:
+            _log.info("job %s: %s jobs done", held.id, step.done, extra=about(held.id, held.attempt))
+            return "complete", json.dumps({"count": step.done})
         # As long a pause as the step took: half of Redis's time is left to everybody else.
         if stopping.wait(time.monotonic() - began) or time.monotonic() >= ends_at:
             return "continued", ""

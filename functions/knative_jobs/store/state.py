@@ -115,10 +115,9 @@ class Retried(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A bulk operation that is a job of its own, and how far it is."""
+    """A bulk operation that is a job of its own."""
 
     held: Claim
-    done: int
     number: int
     """How many jobs it is about, as they were counted when it was submitted."""
 
@@ -127,6 +126,7 @@ class Step(NamedTuple):
     """A step of a bulk operation."""
 
     done: int
+    """How many jobs it has changed; where the operation is a job, how many all steps have changed so far."""
     after: str
     """From where to go on; empty: all is done."""
     cancelled: bool
@@ -365,7 +365,7 @@ def count(asked: Filter) -> tuple[int, str]:
             return found, times[0]
 
 
-def redo(asked: Filter, action: str, by: str, after: str, operation: Operation | None = None) -> Step | None:
+def redo(asked: Filter, action: str, by: str, after: str = "", operation: Operation | None = None) -> Step | None:
     """Retry, or cancel, the next jobs that are asked for, up to AT_ONCE.
 
     Args:
@@ -373,13 +373,13 @@ def redo(asked: Filter, action: str, by: str, after: str, operation: Operation |
         action: `retry` or `cancel`.
         by: the name of the caller's token; empty when none was asked for.
         after: where to go on: what the step before returned; empty: at the beginning.
-        operation: the job that this is a step of. It then keeps how far it has come, and has its lease renewed.
+        operation: the job that this is a step of. It then keeps itself where to go on, and has its lease renewed.
 
     Returns:
         What was done. None: another has the operation, and nothing was changed.
     """
     of = (operation.held.id, operation.held.attempt) if operation else ("", 0)
-    progress = (settings().job_lease_seconds, operation.done if operation else 0, operation.number if operation else 0)
+    progress = (settings().job_lease_seconds, operation.number if operation else 0)
     how = (*asked, after, AT_ONCE, action, by, *_on_end(), job_kind.BULK, *of, *progress)
     reply = _run_confirmed(("redo", *how))
     return None if reply == b"lost" else Step(reply[0], reply[1].decode(), bool(reply[2]))
