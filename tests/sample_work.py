@@ -18,6 +18,10 @@ def work(job: Job) -> object:
     match str(job.start).split(" "):
         case ["return"]:
             return {"start": job.start, "end": job.end}
+        case ["say", *path]:
+            print("waiting")
+            wait_for(*path or [os.devnull])
+            print("gone")
         case ["traceparent"]:
             return job.traceparent
         case ["sleep", seconds]:

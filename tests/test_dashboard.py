@@ -3,12 +3,15 @@
 SCREENSHOTS names a folder for pictures: SCREENSHOTS=docs makes docs/dashboard.png anew.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser import environment, program
@@ -211,7 +214,7 @@ def test_jobs_are_filtered_by_status(visit: Open, api: Api) -> None:
     expect(page.locator("#empty")).to_have_text("No job is submitted.")
 
 
-def test_a_job_is_found_by_its_id_and_by_nothing_else(visit: Open, api: Api, expected: list[str]) -> None:
+def test_a_job_is_found_by_its_id(visit: Open, api: Api, expected: list[str]) -> None:
     expected.append("404 .*/jobs_status")
     job_id = api.submit("return", 2.50)["id"]
     api.wait_for(job_id, "complete")
@@ -219,7 +222,7 @@ def test_a_job_is_found_by_its_id_and_by_nothing_else(visit: Open, api: Api, exp
     search = page.get_by_role("searchbox")
     search.fill(job_id[:8])
     search.press("Enter")
-    expect(page.locator("#messages .problem")).to_contain_text("An id is a UUID")
+    expect(page.locator("#empty")).to_contain_text("To find one by its id, paste the whole of it.")
     search.fill(f" {job_id.upper()} ")
     search.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -232,6 +235,95 @@ def test_a_job_is_found_by_its_id_and_by_nothing_else(visit: Open, api: Api, exp
     search.fill(UNKNOWN_ID)
     page.get_by_role("button", name="Find").click()
     expect(dialog.get_by_role("alert")).to_contain_text(f"There is no job {UNKNOWN_ID}")
+
+
+def test_jobs_are_found_by_their_key(visit: Open, api: Api) -> None:
+    body = json.dumps(
+        [{"start": "return", "end": 1, "key": key} for key in ("customer 17", "customer 18", "customer 17")]
+    )
+    made = [job["id"] for job in api.request("POST", "/jobs", body=body).json()]
+    page = visit()
+    expect(row(page, made[1]).locator(".key")).to_have_text("customer 18")
+    search = page.get_by_role("searchbox")
+    search.fill("customer 17")
+    search.press("Enter")
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(page.locator("#rows .key").filter(has_not_text="customer 17")).to_have_count(0)
+    search.fill("")
+    expect(row(page, made[1])).to_be_visible()
+
+
+def test_all_jobs_of_a_status_are_cancelled_after_they_are_counted(visit: Open, api: Api) -> None:
+    key = "all of them"
+    body = json.dumps([{"start": "return", "end": 1, "key": key, "delay": 600}] * 3)
+    made = [job["id"] for job in api.request("POST", "/jobs", body=body).json()]
+    page = visit()
+    search = page.get_by_role("searchbox")
+    search.fill(key)
+    search.press("Enter")
+    expect(page.locator("#rows tr")).to_have_count(3)
+    expect(page.locator("#all")).to_be_hidden()
+    page.get_by_role("radio", name=re.compile("submitted")).check(force=True)
+    page.get_by_role("button", name="Cancel all of them").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Cancel 3 jobs?")
+    expect(dialog).to_contain_text(f"All jobs with the status submitted, the key {key}.")
+    dialog.get_by_role("button", name="Not now").click()
+    assert api.status(made[0])["status"] == "submitted"
+    page.get_by_role("button", name="Cancel all of them").click()
+    dialog.get_by_role("button", name="Cancel 3 jobs").click()
+    expect(page.locator("#messages")).to_contain_text("3 jobs are cancelled.")
+    page.get_by_role("radio", name=re.compile("cancelled")).check(force=True)
+    expect(page.locator("#rows tr")).to_have_count(3)
+    page.get_by_role("button", name="Retry all of them").click()
+    dialog.get_by_role("button", name="Retry 3 jobs").click()
+    expect(page.locator("#messages")).to_contain_text("3 jobs are retried.")
+    api.request("POST", f"/cancel_jobs?{urlencode({'key': key})}")
+
+
+def test_what_the_work_says_is_seen_while_it_runs(visit: Open, api: Api, picture: Callable, tmp_path: Path) -> None:
+    job_id = api.submit(f"say {tmp_path / 'go'}", 1)["id"]
+    page = visit(f"/dashboard#job={job_id}")
+    log = page.get_by_role("log", name="Log")
+    expect(log).to_have_text(re.compile("^--- attempt 1 ---\\nwaiting\\n$"))
+    picture(page, "dashboard-job")
+    (tmp_path / "go").touch()
+    expect(log).to_have_text(re.compile("waiting\\ngone\\n$"))
+    expect(page.locator("#job-status")).to_have_text("complete")
+
+
+def test_a_job_whose_work_says_nothing_shows_no_log(visit: Open, api: Api) -> None:
+    job_id = api.submit("return", 1)["id"]
+    api.wait_for(job_id, "complete")
+    page = visit(f"/dashboard#job={job_id}")
+    expect(page.locator("#job-record")).to_contain_text("finished-at")
+    expect(page.locator("#job-said")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(visit: Open, api: Api, scheme: str, width: int) -> None:
+    """https://github.com/dequelabs/axe-core: what WCAG asks for, as far as a program can tell."""
+    job_id = api.submit("say", 1)["id"]
+    api.submit("raise oh", 2)
+    api.wait_for(job_id, "complete")
+    page = visit(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    expect(row(page, job_id)).to_be_visible()
+
+    def check() -> None:
+        found = Axe().run(page).response["violations"]
+        told = [(each["id"], each["help"], [node["html"][:200] for node in each["nodes"]]) for each in found]
+        assert told == []
+
+    check()
+    page.get_by_role("radio", name=re.compile("failed")).check(force=True)
+    page.locator("#all").click()
+    expect(page.locator("#bulk")).to_be_visible()
+    check()
+    page.keyboard.press("Escape")
+    page.goto(page.url.partition("#")[0] + f"#job={job_id}")
+    expect(page.locator("#job-log")).to_contain_text("waiting")
+    check()
 
 
 def test_pages_go_to_older_jobs_and_back(visit: Open, api: Api) -> None:

@@ -49,30 +49,51 @@ export function hasEnded(job) {
   return ['complete', 'failed', 'cancelled'].includes(job.status)
 }
 
-/** Reads events (https://html.spec.whatwg.org/#server-sent-events) with fetch: an EventSource sends no token. */
 async function stream(id, show, signal) {
   try {
-    const response = await request('GET', `/job_events?job_id=${id}`, {signal})
-    if (response.status !== 200) return
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
-    let text = ''
-    for (;;) {
-      const {value, done} = await reader.read()
-      if (done || signal.aborted) return
-      const events = (text + value).split('\n\n')
-      text = events.pop()
-      for (const event of events) {
-        const lines = event.split('\n').filter((line) => line.startsWith('data:'))
-        if (lines.length) show(parse(lines.map((line) => line.slice(5)).join('\n')))
-      }
-    }
+    await events(`/job_events?job_id=${id}`, ({data}) => show(parse(data)), signal)
   } catch (problem) {
     if (problem.status === 404) streams = false // there is no such function: ask again and again instead
   }
 }
 
-async function request(method, route, more) {
-  const headers = token ? {Authorization: `Bearer ${token}`} : {}
+/** Shows what the work of a job says, piece after piece, until the job has ended or `signal` is aborted. */
+export async function followLog(id, show, signal) {
+  let last = ''
+  let more = true
+  while (more && !signal.aborted) {
+    more = await events(`/job_log?job_id=${id}&follow=1`, (event) => {
+      last = event.id
+      if (event.event !== 'end') show(event.data)
+    }, signal, last)
+  }
+}
+
+/** Reads events (https://html.spec.whatwg.org/#server-sent-events) with fetch: an EventSource sends no token. Returns
+ * whether there may be more. */
+async function events(route, show, signal, last = '') {
+  const response = await request('GET', route, {signal}, last ? {'Last-Event-ID': last} : {})
+  if (response.status !== 200) return false
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  for (;;) {
+    const {value, done} = await reader.read()
+    if (done || signal.aborted) return !signal.aborted
+    const pieces = (text + value).split('\n\n')
+    text = pieces.pop()
+    for (const piece of pieces) {
+      const event = {}
+      for (const line of piece.split('\n')) {
+        const [, name, given] = line.match(/^(\w+): ?(.*)$/) ?? []
+        if (name) event[name] = name in event ? `${event[name]}\n${given}` : given
+      }
+      if ('data' in event) show(event)
+    }
+  }
+}
+
+async function request(method, route, more, own = {}) {
+  const headers = token ? {...own, Authorization: `Bearer ${token}`} : own
   let response
   try {
     response = await fetch(address(route), {method, headers, cache: 'no-store', ...more})

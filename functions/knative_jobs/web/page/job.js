@@ -1,6 +1,6 @@
 // One job: its whole record and its timeline, in a dialog whose address is #job=ID.
 
-import {follow} from './api.js'
+import {follow, followLog} from './api.js'
 import {byId, duration, element, setText, showActions, showProgress, showStatus, time, took, value} from './show.js'
 
 const dialog = byId('job')
@@ -8,6 +8,7 @@ const TIMES = ['submitted-at', 'run-at', 'started-at', 'finished-at', 'cancel-re
 let open = ''
 let following = new AbortController()
 let before = ''
+let saysMore = false // whether the log is still to be followed
 
 /** Opens the dialog of the job that the address names, or closes it when it names none. */
 export function openNamed() {
@@ -32,6 +33,7 @@ export async function followOpen() {
   if (!dialog.open || document.hidden) return
   following = new AbortController()
   const {signal} = following
+  saysMore = true
   while (!signal.aborted) {
     try {
       await follow(open, showOpen, signal)
@@ -42,6 +44,25 @@ export async function followOpen() {
       if ([400, 401, 404].includes(problem.status)) return
       await new Promise((resolve) => setTimeout(resolve, 2000))
     }
+  }
+}
+
+/** Shows what the work of the open job says; the last lines stay in sight where they were. */
+async function showLog(id, signal) {
+  const log = byId('job-log')
+  log.textContent = ''
+  byId('job-said').hidden = true
+  const add = (text) => {
+    if (signal.aborted) return
+    byId('job-said').hidden = false
+    const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8
+    log.append(`${text}\n`)
+    if (isAtEnd) log.scrollTop = log.scrollHeight
+  }
+  try {
+    await followLog(id, add, signal)
+  } catch {
+    // The record says what is wrong, and is asked for again.
   }
 }
 
@@ -56,6 +77,10 @@ export function showProblem(text) {
 /** Shows the record, when it is that of the open job. */
 export function showOpen(job) {
   if (job.id !== open || !dialog.open) return
+  if (saysMore) {
+    saysMore = false
+    showLog(open, following.signal)
+  }
   byId('job-problem').hidden = true
   byId('job-body').hidden = byId('job-status').hidden = false
   showStatus(byId('job-status'), job.status)

@@ -12,6 +12,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 let status = ''
 let kind = ''
+let key = ''
 let cursors = [''] // of the pages up to this one
 let next = ''
 let timer = 0
@@ -23,7 +24,7 @@ async function refresh() {
   if (document.hidden) return
   const mine = ++asked
   const began = performance.now()
-  const query = new URLSearchParams({status, kind, limit: LENGTH, cursor: cursors.at(-1)})
+  const query = new URLSearchParams({status, kind, key, limit: LENGTH, cursor: cursors.at(-1)})
   try {
     const [overview, jobs] = await Promise.all([
       ask('GET', `/dashboard/overview?${new URLSearchParams({kind})}`),
@@ -35,6 +36,7 @@ async function refresh() {
     showCharts(overview.data)
     showJobs(jobs.data)
     showPlace(jobs)
+    showAll(jobs.data)
     connected('')
   } catch (problem) {
     if (mine !== asked) return
@@ -62,8 +64,59 @@ function showPlace(jobs) {
   byId('older').disabled = !next
   byId('newer').disabled = cursors.length === 1
   byId('empty').hidden = jobs.data.length > 0
-  const of = kind && ` of the kind ${kind}`
-  setText(byId('empty'), status ? `No job${of} is ${status}.` : `There are no jobs${of} yet. Submit the first one above.`)
+  const of = (kind && ` of the kind ${kind}`) + (key && ` with the key ${key}`)
+  const none = key ? `There is no job${of}. To find one by its id, paste the whole of it.` : `There are no jobs${of} yet. Submit the first one above.`
+  setText(byId('empty'), status ? `No job${of} is ${status}.` : none)
+}
+
+/** Returns what can be done with all jobs that are shown: the function, and the words for it. */
+function allOfThem() {
+  if (['failed', 'cancelled'].includes(status)) return ['retry', 'Retry', 'retried']
+  if (['submitted', 'in progress'].includes(status)) return ['cancel', 'Cancel', 'cancelled']
+  return []
+}
+
+/** Offers to do something with all jobs that are shown, where they have one status. */
+function showAll(jobs) {
+  const [what, word] = allOfThem()
+  byId('all').hidden = !what || jobs.length === 0
+  if (what) setText(byId('all'), `${word} all of them`)
+}
+
+/** Counts the jobs that are meant, and asks whether it is to be done. */
+async function askForAll() {
+  const [what, word] = allOfThem()
+  try {
+    const {data} = await ask('POST', `/${what}_jobs?${new URLSearchParams({...meant(), 'dry-run': 1})}`)
+    setText(byId('bulk-title'), `${word} ${number(data.count)} jobs?`)
+    const which = [['status', status], ['kind', kind], ['key', key]].filter(([, given]) => given)
+    setText(byId('bulk-says'), `All jobs with the ${which.map(([name, given]) => `${name} ${given}`).join(', the ')}.`)
+    setText(byId('bulk-do'), `${word} ${number(data.count)} jobs`)
+    byId('bulk-do').disabled = data.count === 0
+    byId('bulk').showModal()
+  } catch (problem) {
+    say(problem.message, {problem: true})
+  }
+}
+
+/** Returns which jobs are shown, as the API takes it. */
+function meant() {
+  return Object.fromEntries(Object.entries({status, kind, key}).filter(([, given]) => given))
+}
+
+async function doAll(event) {
+  event.preventDefault()
+  const [what, , done] = allOfThem()
+  byId('bulk').close()
+  try {
+    const {data} = await ask('POST', `/${what}_jobs?${new URLSearchParams(meant())}`)
+    const job = data['job-id']
+    const link = job && element('a', job.slice(0, 8), {href: `#job=${job}`})
+    say(job ? `${number(data.count)} jobs are being ${done} by the job` : `${number(data.count)} jobs are ${done}.`, {link})
+    refresh()
+  } catch (problem) {
+    say(problem.message, {problem: true})
+  }
 }
 
 /** Lets people choose a kind, where there is more than one. */
@@ -166,10 +219,13 @@ async function submit(event) {
 function search(event) {
   event.preventDefault()
   const text = byId('search-id').value.trim()
-  const isId = UUID.test(text)
-  byId('search-id').ariaInvalid = String(!isId)
-  if (isId) location.hash = `job=${text.toLowerCase()}`
-  else say('That is not the id of a job. An id is a UUID, as in 0e399b77-54a3-486b-b458-49fc4545f2da; paste the whole of it.', {problem: true})
+  if (UUID.test(text)) {
+    location.hash = `job=${text.toLowerCase()}`
+    return
+  }
+  key = text
+  cursors = ['']
+  refresh()
 }
 
 function askForToken({detail}) {
@@ -202,6 +258,12 @@ byId('description').href = address('/docs')
 byId('submit').addEventListener('submit', submit)
 byId('new-kind').addEventListener('change', needFields)
 byId('search').addEventListener('submit', search)
+byId('search-id').addEventListener('input', (event) => {
+  if (key && !event.target.value) search(event)
+})
+byId('all').addEventListener('click', askForAll)
+byId('bulk-form').addEventListener('submit', doAll)
+byId('bulk-later').addEventListener('click', () => byId('bulk').close())
 byId('older').addEventListener('click', () => {
   cursors.push(next)
   refresh()

@@ -46,6 +46,8 @@ function newRow(id) {
 function fill(row, job) {
   showStatus(row.querySelector('.badge'), job.status)
   setText(row.querySelector('.kind'), job.kind ?? 'default')
+  setText(row.querySelector('.key'), job.key ?? '')
+  row.querySelector('.key').title = job.key ?? ''
   const [start, end] = 'start' in job ? [job.start, job.end] : [job.input ?? '', '']
   for (const [name, given] of [['start', start], ['end', end]]) {
     const cell = row.querySelector(`.${name}`)
