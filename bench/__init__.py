@@ -9,6 +9,7 @@
     measures     what is measured of every system                                          measures.py
     growth       how the cost of ours grows                                                growth.py
     confirmation what it costs to wait for a replica or the disk                           confirmation.py
+    bulk         what a key costs, and a bulk operation meanwhile                          bulk.py
     plan         all of that, by name                                                      plan.py
     report       medians, ranges, ratios, the page, the JSON file, the picture             report.py, picture.py
 

@@ -1,6 +1,6 @@
 """What is measured, in this order, and in how many of the rounds."""
 
-from bench import confirmation, growth, measures
+from bench import bulk, confirmation, growth, measures
 from bench.measures import Effort
 
 ALL = {
@@ -11,12 +11,13 @@ ALL = {
     "cold-start": measures.cold_start,
     "waiting": measures.waiting,
     "confirmation": confirmation.confirmation,
+    "bulk": bulk.bulk,
     "concurrency": growth.concurrency,
     "backlog": growth.backlog,
     "redis-use": growth.redis_use,
 }
 GROWTH = {"concurrency", "backlog", "redis-use"}
-OF_OURS_ALONE = {"confirmation", *GROWTH}
+OF_OURS_ALONE = {"confirmation", "bulk", *GROWTH}
 
 
 def rounds_of(name: str, effort: Effort) -> float:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from bench import LIMITS, PEERS
 
 SYSTEMS, FUNCTIONS, CONCURRENCY, BACKLOG, REDIS = "systems", "functions", "concurrency", "backlog", "redis"
-CONFIRMATION = "confirmation"
+CONFIRMATION, BULK = "confirmation", "bulk"
 """The tables of the page."""
 NOTHING, REPLICA, EVERYSEC, ALWAYS = "nothing", "a replica", "the disk (everysec)", "the disk (always)"
 """What an acknowledgement may wait for. How often the disk is written is `appendfsync` of Redis."""
+WITHOUT, WITH_KEY, RETRY = "no key", "with a key", "meanwhile"
+"""How jobs are submitted; the last while many others are retried."""
 FASTEST_PEER = "the fastest peer"
 """Stands for the least value that any peer has."""
 DURABILITY = "AOF on, appendfsync everysec, no snapshots"
@@ -144,6 +146,8 @@ def page(results: list[Row], quotients: dict[str, dict[str, float]]) -> str:
         parts += ["## Each function", "", *_grid(_down(of[FUNCTIONS]))]
     if CONFIRMATION in of:
         parts += ["## What confirmation costs", "", *_confirmation(of[CONFIRMATION])]
+    if BULK in of:
+        parts += ["## What a key and a bulk operation cost", "", *_bulk(of[BULK])]
     if quotients:
         parts += ["## Targets", "", *_targets(quotients)]
     if of.keys() & {CONCURRENCY, BACKLOG, REDIS}:
@@ -154,6 +158,12 @@ def page(results: list[Row], quotients: dict[str, dict[str, float]]) -> str:
 def _confirmation(results: list[Row]) -> Iterator[str]:
     yield "`ours`, with one replica on the same machine; a column is what an acknowledgement waits for: nothing,"
     yield from ("REDIS_WAIT_REPLICAS=1, or REDIS_WAIT_FSYNC=1 with that appendfsync.", "")
+    yield from _grid(_across(results, _present(results), _with_ends))
+
+
+def _bulk(results: list[Row]) -> Iterator[str]:
+    yield "`ours`, while no worker takes a job: submissions without a key, with one, and without one while a bulk"
+    yield from ("operation retries 100,000 jobs.", "")
     yield from _grid(_across(results, _present(results), _with_ends))
 
 

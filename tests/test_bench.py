@@ -16,6 +16,7 @@ from bench.plan import ALL, GROWTH, rounds_of
 from bench.report import (
     ALWAYS,
     BACKLOG,
+    BULK,
     CONCURRENCY,
     CONFIRMATION,
     EVERYSEC,
@@ -29,8 +30,11 @@ from bench.report import (
     REDIS_MICROS,
     REDIS_SCRIPTS,
     REPLICA,
+    RETRY,
     SUBMIT,
     SYSTEMS,
+    WITH_KEY,
+    WITHOUT,
     Sample,
     page,
     ratios,
@@ -203,6 +207,14 @@ class TestPage:
         assert "## What confirmation costs" in shown
         assert re.search(r"\| one job, p50, ms \| +2.00 \| +3.00 \|", shown)
         assert re.search(r"\| onejob confirmed by a replica \| +1.50 \|", shown)
+
+    def test_what_a_key_and_a_bulk_operation_cost_has_a_column_for_each(self):
+        samples = [
+            Sample("submit", what, rate, "requests/s", BULK) for what, rate in ((WITHOUT, 9), (WITH_KEY, 8), (RETRY, 7))
+        ]
+        shown = page_of(samples)
+        assert "## What a key and a bulk operation cost" in shown
+        assert re.search(r"\| submit, requests/s \| +9.00 \| +8.00 \| +7.00 \|", shown)
 
     def test_it_says_where_one_redis_ends(self):
         values = {REDIS_SCRIPTS: 3, REDIS_COMMANDS: 40, REDIS_MICROS: 200, REDIS_JOBS: 1500}

@@ -222,6 +222,19 @@ class TestFaults:
             assert state.renew(late, said=(b"late\n", 8)) == "lost"
             assert log(endpoint, job_id, "&attempt=1") == "one\ntwo\n"
 
+    def test_a_log_may_be_of_any_number_of_parts(
+        self, endpoint: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As of work that says little for hours."""
+        job_id, lines = "00000000-0000-4000-8000-000000000001", [f"{n:04}\n".encode() for n in range(9000)]
+        with connected(store, "api", monkeypatch):
+            state.submit([new_job(job_id)])
+            held = state.claim(job_id, "127.0.0.1")
+            assert isinstance(held, Claim)
+            for n, line in enumerate(lines):
+                state.renew(held, said=(line, 5 * n))
+        assert log(endpoint, job_id, "&attempt=1").encode() == b"".join(lines)
+
     def test_what_somebody_else_put_there_is_no_log(self, endpoint: Start, submit: Submit, store: Redis) -> None:
         job_id = submit("say")
         for put in (lambda key: store.client.rpush(key, "no part"), lambda key: store.client.set(key, "no list")):

@@ -493,7 +493,7 @@ def log(job_id: str, attempt: str, after: int) -> Log | None:
     reply = run("log", job_id, attempt, after)
     if not reply:
         return None
-    status, end, how, *parts = reply
+    status, end, how, parts = reply
     return Log(status.decode(), end, how.decode(), list(_pairs(parts)))
 
 

@@ -1,7 +1,7 @@
 -- Reads what the work of a job has said.
 -- ARGV   1 id   2 the number of an attempt, or '' for all   3 how many bytes, of all attempts, the reader has had
--- Reply  {status, how many bytes all attempts have said, 'begun', 'cut' or 'continued', attempt, text, attempt, text, ...}, or
---        nothing for no job. The first part begins with what its attempt has said first; or after what was dropped; or
+-- Reply  {status, how many bytes all attempts have said, 'begun', 'cut' or 'continued', {attempt, text, attempt, text, ...}},
+--        or nothing for no job. The first part begins with what its attempt has said first; or after what was dropped; or
 --        where the reader was
 -- Guarantee  nothing is changed; all of it is of one moment.
 
@@ -20,4 +20,4 @@ for _, part in ipairs(read('LRANGE', log_key(ARGV[1]), 0, -1) or {}) do
     end
   end
 end
-return {job[1], ends, how, unpack(parts)}
+return {job[1], ends, how, parts}
