@@ -18,8 +18,6 @@ from local import FUNCTIONS, ports
 JOBS = 100_000
 KEYED = load.post("/jobs", {"start": "1", "end": "2", "key": "customer-17"})
 FUNCTIONS_OF_BULK = ("jobs", "cancel_job", "retry_jobs", "bulk_operations")
-LOAD_SECONDS = 0.5
-"""Of one load while the operation runs."""
 
 
 def bulk(effort: Effort) -> Iterator[Sample]:
@@ -49,7 +47,7 @@ def bulk(effort: Effort) -> Iterator[Sample]:
             retrying.start()
             found = []
             while retrying.is_alive():
-                found.append(load.for_seconds(LOAD_SECONDS, port["jobs"], [SUBMISSION], MANY))
+                found.append(load.for_seconds(effort.load_s, port["jobs"], [SUBMISSION], MANY))
             retrying.join()
             if store.zcard("jobs.cancelled"):
                 raise RuntimeError("the operation has left jobs")

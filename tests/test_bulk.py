@@ -136,6 +136,14 @@ class TestMany:
         listed = endpoint("completed_jobs").request("GET", f"/completed_jobs?kind={BULK}").json()
         assert [job["id"] for job in listed] == [job_id]
 
+    def test_jobs_that_come_later_are_no_part_of_it(
+        self, endpoint: Start, start: Start, store: Redis, failed: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = bulk(endpoint, "retry", "status=failed&to=2200-01-01T00:00:00Z")["job-id"]
+        made(store, monkeypatch, 2)
+        assert start("bulk_operations").ready().deliver(job_id) == 204
+        assert counts(endpoint) == {"submitted": self.COUNT, "failed": 2}
+
     def test_one_that_is_killed_goes_on_where_it_was(
         self, endpoint: Start, start: Start, store: Redis, failed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -41,15 +41,15 @@ def begin(action: str, asked: state.Filter, by: str) -> Begun:
     """
     count, now = state.count(asked)
     # In this order, and no further than now, no job is met twice, though one that is retried may fail again.
-    asked = asked._replace(order="oldest", before=asked.before or now)
+    asked = asked._replace(order="oldest", before=min(asked.before or now, now, key=float))
     if count > state.AT_ONCE:
         what = json.dumps({"do": action, "by": by, "count": count, "jobs": asked._asdict()})
         job = submission.NewJob(JobId(str(uuid.uuid4())), BULK, None, None, what, {}, "")
         submission.submit([job], submitted_by=by)
         return Begun(count, job.id)
-    after = ""
-    while (step := state.redo(asked, action, by, after)) and (after := step.after):
-        pass
+    step = state.redo(asked, action, by)
+    while step and step.after:
+        step = state.redo(asked, action, by, step.after)
     if count:
         announce(action)
     return Begun(count, None)

@@ -13,6 +13,8 @@ from knative_jobs.store import state
 
 _REQUEST_SECONDS = 300
 """So long one request of the Broker goes on. An operation that takes longer is continued by the next one."""
+_PAUSES = 9
+"""The pause after each step is so many times as long: nine tenths of Redis's time are left to everybody else."""
 _log = logging.getLogger("knative_jobs.bulk")
 
 
@@ -48,6 +50,5 @@ def _run(held: state.Claim, ends_at: float) -> tuple[str, str]:
         if not step.after:
             _log.info("job %s: %s jobs done", held.id, step.done, extra=about(held.id, held.attempt))
             return "complete", json.dumps({"count": step.done})
-        # As long a pause as the step took: half of Redis's time is left to everybody else.
-        if stopping.wait(time.monotonic() - began) or time.monotonic() >= ends_at:
+        if stopping.wait(_PAUSES * (time.monotonic() - began)) or time.monotonic() >= ends_at:
             return "continued", ""
