@@ -1,6 +1,8 @@
 """What the terminal shows: tables for people, JSON and YAML for programs."""
 
 import json
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -14,7 +16,8 @@ STYLES = {"complete": "green", "failed": "red", "cancelled": "yellow", "in progr
 output_option = click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", help="How to show it."
 )
-console = Console()
+# What is piped to another program is not cut to the width of a terminal.
+console = Console(width=None if sys.stdout.isatty() else 1000)
 messages = Console(stderr=True)
 
 
@@ -30,26 +33,18 @@ def show(found: Any, form: str, table: Table) -> None:
 
 def of_jobs(jobs: Iterable[Mapping[str, Any]]) -> Table:
     """Return a table of jobs."""
-    table = _table("ID", "KIND", "KEY", "STATUS", "PROGRESS", "SUBMITTED", "ATTEMPT")
+    table = _table("ID", "KIND", "KEY", "STATUS", "DONE", "AGE")
     for job in jobs:
-        status = job["status"]
         progress = f"{job['progress']:.0%}" if "progress" in job else ""
-        cells = [
-            job["id"],
-            job.get("kind", "default"),
-            job.get("key", ""),
-            status,
-            progress,
-            _time(job["submitted-at"]),
-        ]
-        table.add_row(*cells, str(job.get("attempt", "")), style=STYLES.get(status))
+        kind, key, status = job.get("kind", "default"), job.get("key", ""), job["status"]
+        table.add_row(job["id"], kind, key, status, progress, _age(job["submitted-at"]), style=STYLES.get(status))
     return table
 
 
 def of_record(job: Mapping[str, Any]) -> Table:
     """Return a table of the fields of one job."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in job.items():
+    for name, value in {"id": job["id"], "status": job["status"], **job}.items():
         text = _time(value) if name.endswith("-at") else value if isinstance(value, str) else json.dumps(value)
         table.add_row(name, text, style=STYLES.get(value) if name == "status" else None)
     return table
@@ -67,8 +62,17 @@ def of_counts(counts: Mapping[str, Mapping[str, int]]) -> Table:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=heading in ("ID", "STATUS", "SUBMITTED"))
+        table.add_column(heading, no_wrap=heading in ("ID", "STATUS", "AGE"))
     return table
+
+
+def _age(seconds: float) -> str:
+    """Return for how long something has been there, as kubectl does."""
+    age = max(0, time.time() - seconds)
+    for unit, of_unit in (("d", 86400), ("h", 3600), ("m", 60)):
+        if age >= 2 * of_unit:
+            return f"{age // of_unit:.0f}{unit}"
+    return f"{age:.0f}s"
 
 
 def _time(seconds: float) -> str:
