@@ -8,16 +8,16 @@ from knative_jobs.web.answers import answer
 from knative_jobs.web.endpoint import endpoint
 from knative_jobs.web.filters import chosen_kind
 from knative_jobs.web.lists import PAGE_QUERY, answer_page
-from knative_jobs.web.query import check_query
+
+QUERY = {"/dashboard/overview": ("kind",), "/dashboard/jobs": PAGE_QUERY}
 
 
 @functions_framework.http
-@endpoint("GET", "/dashboard/overview", "/dashboard/jobs", query=PAGE_QUERY, pages=pages.DASHBOARD)
+@endpoint("GET", *QUERY, query=QUERY, pages=pages.DASHBOARD)
 def dashboard(request: Request) -> Response:
     """Answer with the page, a file of it, or what it shows."""
     match request.path.rstrip("/"):
         case "/dashboard/overview":
-            check_query(request, ("kind",))
             return answer(overview.as_json(chosen_kind(request)))
         case "/dashboard/jobs":
             return answer_page(request, "/dashboard/jobs")

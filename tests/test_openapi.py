@@ -13,8 +13,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from knative_jobs.web import links
 from local import manifests
-from tests.conftest import ROOT, Redis, Start, http
+from tests.conftest import ROOT, Redis, Start, http, problem
 from tests.e2e.conftest import one_machine
 
 FILE = ROOT / "functions" / "knative_jobs" / "web" / "openapi.json"
@@ -62,6 +63,20 @@ def test_it_has_every_public_route_and_method_and_no_other(endpoint: Start) -> N
         if method != "HEAD"
     }
     assert {(path, method) for path, item in DOCUMENT["paths"].items() for method in item} == served
+
+
+def test_every_operation_takes_the_parameters_that_are_described(endpoint: Start, store: Redis) -> None:
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            parameters = [
+                DOCUMENT["components"]["parameters"].get(each.get("$ref", "").rpartition("/")[2], each)
+                for each in operation.get("parameters", [])
+            ]
+            described = {each["name"] for each in parameters if each["in"] == "query"}
+            function = endpoint(links.service_of(path).replace("-", "_"))
+            detail = problem(function.request(method.upper(), f"{path}?colour=red"), 400)
+            takes = detail.partition("This takes: ")[2].removesuffix(".")
+            assert set(filter(None, takes.split(", "))) == described, (path, method)
 
 
 def test_it_names_every_public_service() -> None:

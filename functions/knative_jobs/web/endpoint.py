@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from http import HTTPMethod, HTTPStatus
 from typing import NamedTuple, Protocol, cast
 
@@ -36,13 +36,17 @@ class Handler(Protocol):
 
 
 def endpoint(
-    methods: str, *routes: str, query: Collection[str] = (), pages: Iterable[str] = ()
+    methods: str,
+    *routes: str,
+    query: Collection[str] | Mapping[str, Collection[str]] = (),
+    pages: Iterable[str] = (),
 ) -> Callable[[Callable[[Request], Response]], Handler]:
     """Make a handler answer some methods on `/` and on `routes`, and turn every error into a problem document.
 
     A handler with routes is public: where API_TOKENS names callers, it asks for a token, and `request.remote_user` is
     the name of it. It shares a thread with all others (see `greenlets`). One without is the Broker's to call, and may
-    block. A public one refuses a query that has other parameters than those of `query`.
+    block. A public one refuses a query that has other parameters than those of `query`, which may differ by route.
+    Where it answers both GET and POST, these are for GET, and POST takes none.
 
     For `pages`, further paths, no token is needed: what is there is the same for everybody and has no data in it. Such
     pages may call what is public across origins; what the page of another site sends with POST is refused.
@@ -90,7 +94,7 @@ class _Served(NamedTuple):
 
     methods: tuple[str, ...]
     routes: tuple[str, ...]
-    query: Collection[str]
+    query: Collection[str] | Mapping[str, Collection[str]]
     pages: tuple[str, ...]
     callers: tuple[auth.Caller, ...]
 
@@ -143,7 +147,9 @@ def _check_encoding(_: _Served, request: Request) -> Response | None:
 
 def _check_query(served: _Served, request: Request) -> Response | None:
     if served.routes and _path(request) not in served.pages:
-        check_query(request, served.query)
+        is_asked = request.method in ("GET", "HEAD") or "GET" not in served.methods
+        known = served.query[_path(request)] if isinstance(served.query, Mapping) else served.query
+        check_query(request, known if is_asked else ())
     return None
 
 

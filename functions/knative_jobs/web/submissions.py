@@ -8,16 +8,14 @@ from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.web import links
 from knative_jobs.web.answers import RETRY_AFTER_SECONDS, answer
 from knative_jobs.web.preferences import APPLIED, preferences
-from knative_jobs.web.query import check_query
 
 
 def answer_submission(request: Request) -> Response:
     """Answer 202 with the job, or with an array of jobs in the order of the batch; or 200 with a job that has ended.
 
     Raises:
-        InvalidError: the body is no job and no batch of them; or the query has parameters, of which there are none.
+        InvalidError: the body is no job and no batch of them.
     """
-    check_query(request, ())
     if cloudevent.is_one(request.headers):  # type: ignore[arg-type]  # a mapping in all but name
         raise InvalidError(
             "This is a CloudEvent. Events go to the Service job-requests, which answers them as a Trigger needs it."
