@@ -181,7 +181,7 @@ class TestMany:
     def test_one_that_is_cancelled_leaves_what_it_has_done(
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        count = 20_000
+        count = 8_000
         made(store, monkeypatch, count, "submitted")
         job_id = bulk(endpoint, "cancel", "status=submitted")["job-id"]
         worker = start("bulk_operations").ready()
@@ -198,7 +198,7 @@ class TestMany:
     def test_one_whose_worker_is_told_to_stop_is_continued_by_the_next(
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        count = 20_000
+        count = 8_000
         made(store, monkeypatch, count, "submitted")
         job_id = bulk(endpoint, "cancel", "status=submitted")["job-id"]
         worker = start("bulk_operations").ready()

@@ -13,8 +13,8 @@ from knative_jobs.store import state
 
 _REQUEST_SECONDS = 300
 """So long one request of the Broker goes on. An operation that takes longer is continued by the next one."""
-_PAUSES = 9
-"""The pause after each step is so many times as long: nine tenths of Redis's time are left to everybody else."""
+_PAUSES = 19
+"""The pause after each step is so many times as long: an operation takes a twentieth of Redis's time."""
 _log = logging.getLogger("knative_jobs.bulk")
 
 
