@@ -8,13 +8,15 @@ from knative_jobs.jobs import announcement, attempt, bulk, outbox
 from knative_jobs.runtime.errors import UnavailableError
 from knative_jobs.runtime.job_kind import BULK
 from knative_jobs.runtime.logs import about
+from knative_jobs.runtime.settings import settings
 from knative_jobs.runtime.shutdown import stopping
 from knative_jobs.store import state
 
 _REQUEST_SECONDS = 300
 """So long one request of the Broker goes on. An operation that takes longer is continued by the next one."""
 _PAUSES = 19
-"""The pause after each step is so many times as long: an operation takes a twentieth of Redis's time."""
+"""The pause after each step is so many times as long: an operation takes a twentieth of Redis's time. It is
+no longer than a third of the lease, which each step renews."""
 _log = logging.getLogger("knative_jobs.bulk")
 
 
@@ -50,5 +52,6 @@ def _run(held: state.Claim, ends_at: float) -> tuple[str, str]:
         if not step.after:
             _log.info("job %s: %s jobs done", held.id, step.done, extra=about(held.id, held.attempt))
             return "complete", json.dumps({"count": step.done})
-        if stopping.wait(_PAUSES * (time.monotonic() - began)) or time.monotonic() >= ends_at:
+        pause_s = min(_PAUSES * (time.monotonic() - began), settings().job_lease_seconds / 3)
+        if stopping.wait(pause_s) or time.monotonic() >= ends_at:
             return "continued", ""
