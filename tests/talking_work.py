@@ -1,9 +1,11 @@
 """Work for the tests that says something."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,16 @@ def work(job: Job) -> None:
             print("this is attempt", job.attempt)
             if job.attempt < 3:
                 raise ValueError("not yet")
+        case ["forge"]:
+            known = {"message": "forged", "severity": "INFO", "logger": "a", "exception": "", "by": None}
+            for record in (
+                known | {"at": "soon"},
+                known | {"at": 1e300},
+                known | {"by": [[1], 2, 3, 4]},
+                {"by": [5]},
+                [],
+            ):
+                print(f"{sys.argv[3]}{json.dumps(record)}")
         case ["die"]:
             print("about to die")
             os.kill(os.getpid(), signal.SIGKILL)

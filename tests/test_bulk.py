@@ -1,6 +1,7 @@
 """Bulk operations: many jobs retried or cancelled with one request; and jobs that are deleted."""
 
 import json
+import threading
 import uuid
 from hashlib import sha256
 from typing import Any
@@ -9,7 +10,18 @@ import pytest
 
 from knative_jobs.store import state
 from knative_jobs.store.state import Claim
-from tests.conftest import UNKNOWN_ID, Broker, Redis, Start, connected, deliver_soon, eventually, new_job, problem
+from tests.conftest import (
+    UNKNOWN_ID,
+    Broker,
+    Function,
+    Redis,
+    Start,
+    connected,
+    deliver_soon,
+    eventually,
+    new_job,
+    problem,
+)
 
 SCOPES = {"ci": "write", "eye": "read"}
 TOKENS = " ".join(f"{name}:{scope}:{sha256(name.encode()).hexdigest()}" for name, scope in SCOPES.items())
@@ -117,6 +129,17 @@ class TestMany:
     def failed(self, store: Redis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return made(store, monkeypatch, self.COUNT)
 
+    def half_done(
+        self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch, count: int
+    ) -> tuple[str, Function, threading.Thread]:
+        """A cancellation of so many jobs that has done some of them, its worker, and what waits for that."""
+        made(store, monkeypatch, count, "submitted")
+        job_id = bulk(endpoint, "cancel", "status=submitted")["job-id"]
+        worker = start("bulk_operations").ready()
+        under_way = deliver_soon(worker, job_id)
+        eventually(lambda: record(endpoint, job_id).get("progress", 0) > 0)
+        return job_id, worker, under_way
+
     def test_a_job_of_its_own_does_them(
         self, endpoint: Start, start: Start, store: Redis, failed: list[str], broker: Broker
     ) -> None:
@@ -182,11 +205,7 @@ class TestMany:
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         count = 8_000
-        made(store, monkeypatch, count, "submitted")
-        job_id = bulk(endpoint, "cancel", "status=submitted")["job-id"]
-        worker = start("bulk_operations").ready()
-        under_way = deliver_soon(worker, job_id)
-        eventually(lambda: record(endpoint, job_id).get("progress", 0) > 0)
+        job_id, _, under_way = self.half_done(endpoint, start, store, monkeypatch, count)
         assert endpoint("cancel_job").request("POST", f"/cancel_job?job_id={job_id}").status == 202
         under_way.join()
         stopped = record(endpoint, job_id)
@@ -199,11 +218,7 @@ class TestMany:
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         count = 8_000
-        made(store, monkeypatch, count, "submitted")
-        job_id = bulk(endpoint, "cancel", "status=submitted")["job-id"]
-        worker = start("bulk_operations").ready()
-        under_way = deliver_soon(worker, job_id)
-        eventually(lambda: record(endpoint, job_id).get("progress", 0) > 0)
+        job_id, worker, under_way = self.half_done(endpoint, start, store, monkeypatch, count)
         worker.process.terminate()
         under_way.join()
         stopped = record(endpoint, job_id)

@@ -235,6 +235,18 @@ class TestFaults:
                 state.renew(held, said=(line, 5 * n))
         assert log(endpoint, job_id, "&attempt=1").encode() == b"".join(lines)
 
+    def test_records_that_the_work_has_forged_are_lines_and_harm_nobody(
+        self, endpoint: Start, worker: Start, submit: Submit
+    ) -> None:
+        """The mark of records is known to the process that does the work."""
+        job_id, other = submit("forge"), submit("say")
+        function = worker()
+        for each in (job_id, other):
+            assert function.deliver(each) == 204
+        assert {job["id"] for job in endpoint("completed_jobs").request("GET").json()} == {job_id, other}
+        assert log(endpoint, job_id, "&attempt=1").count("forged") == 2
+        assert log(endpoint, other, "&attempt=1").startswith("printed first")
+
     def test_what_somebody_else_put_there_is_no_log(self, endpoint: Start, submit: Submit, store: Redis) -> None:
         job_id = submit("say")
         for put in (lambda key: store.client.rpush(key, "no part"), lambda key: store.client.set(key, "no list")):

@@ -33,20 +33,26 @@ def answer_events(request: Request) -> Response:
     return answer_stream(_events(follow.records(job_id, STREAM_SECONDS), known))
 
 
-def answer_stream(events: Iterator[bytes]) -> Response:
-    """Answer with Server-Sent Events."""
+def answer_stream(events: Iterable[bytes | None]) -> Response:
+    """Answer with Server-Sent Events; None stands for a moment without one."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter is for nginx
-    return Response(events, content_type="text/event-stream", headers=headers)
+    return Response(_stream(events), content_type="text/event-stream", headers=headers)
 
 
-def _events(records: Iterable[bytes | None], known: str) -> Iterator[bytes]:
+def _stream(events: Iterable[bytes | None]) -> Iterator[bytes]:
     yield b"retry: 1000\n\n"
     with suppress(JobError):  # a client that comes back is told
-        for record in records:
-            if record is None:  # or what is between might take a silent stream for dead
-                yield b": nothing new\n\n"
-            elif (digest := _digest(record)) != known:
-                yield b"id: %b\ndata: %b\n\n" % (digest.encode(), record)
+        for event in events:
+            # What is between might take a silent stream for dead.
+            yield b": nothing new\n\n" if event is None else event
+
+
+def _events(records: Iterable[bytes | None], known: str) -> Iterator[bytes | None]:
+    for record in records:
+        if record is None:
+            yield None
+        elif (digest := _digest(record)) != known:
+            yield b"id: %b\ndata: %b\n\n" % (digest.encode(), record)
 
 
 def _digest(record: bytes) -> str:

@@ -11,6 +11,7 @@ from knative_jobs.runtime.job_status import Status
 from knative_jobs.store import state
 from knative_jobs.web import filters, links
 from knative_jobs.web.answers import answer
+from knative_jobs.web.query import whole_number
 
 MAX_LIMIT = 1000
 INCOMPLETE = "incomplete"
@@ -89,9 +90,10 @@ def _array(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _limit(request: Request) -> int:
     text = request.args.get("limit", "100")
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
+    limit = whole_number(text)
+    if not limit or limit > MAX_LIMIT:
         raise InvalidError(f"limit is a whole number from 1 to {MAX_LIMIT}, not {text[:40]!r}.")
-    return int(text)
+    return limit
 
 
 def _cursor(request: Request) -> str:

@@ -9,6 +9,7 @@ from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.store import state
 from knative_jobs.web import filters, links
 from knative_jobs.web.answers import RETRY_AFTER_SECONDS, answer
+from knative_jobs.web.query import flag
 
 QUERY = ("status", *(name for name in filters.QUERY if name != "order"), "dry-run")
 """The parameters of `answer_bulk`."""
@@ -25,15 +26,14 @@ def answer_bulk(request: Request, action: str, by_default: str) -> Response:
     Raises:
         InvalidError: a parameter is not what it must be; or there is none, so that all jobs were meant.
     """
-    status, dry_run = request.args.get("status", ""), request.args.get("dry-run", "0")
+    status = request.args.get("status", "")
     if status and status not in bulk.STATUSES[action]:
         raise InvalidError(f"status is one of: {', '.join(bulk.STATUSES[action])}; not {status[:40]!r}.")
-    if dry_run not in ("0", "1"):
-        raise InvalidError(f"dry-run is 0 or 1, which only counts the jobs; not {dry_run[:40]!r}.")
+    only_count = flag(request, "dry-run", "which only counts the jobs")
     asked = filters.asked_for(request, status or by_default)
     if not filters.is_narrowed(request):
         raise InvalidError(f"Say which jobs: with one or more of {', '.join(QUERY[:-1])}.")
-    if dry_run == "1":
+    if only_count:
         return answer(json.dumps({"count": state.count(asked)[0]}))
     begun = bulk.begin(action, asked, request.remote_user or "")
     if not begun.job_id:

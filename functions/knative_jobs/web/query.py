@@ -50,6 +50,28 @@ def wait_seconds(request: Request) -> float:
     return wait
 
 
+def flag(request: Request, name: str, meaning: str) -> bool:
+    """Return whether a parameter is 1.
+
+    Args:
+        request: the request.
+        name: of the parameter.
+        meaning: what 1 stands for, for errors.
+
+    Raises:
+        InvalidError: it is neither 0 nor 1.
+    """
+    text = request.args.get(name, "0")
+    if text not in ("0", "1"):
+        raise InvalidError(f"{name} is 0 or 1, {meaning}; not {text[:40]!r}.")
+    return text == "1"
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number that a text is, of up to 15 digits. None: it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
+
+
 def number(text: str) -> float | None:
     """Return the number that a parameter is, as JSON writes one. None: it is none."""
     return float(text) if _NUMBER.fullmatch(text) else None

@@ -1,20 +1,18 @@
 """The answers that are the log of a job: what its work has printed and logged."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from flask import Request, Response
 
 from knative_jobs.jobs import follow, lifecycle
-from knative_jobs.runtime.errors import InvalidError, JobError
+from knative_jobs.runtime.errors import InvalidError
 from knative_jobs.runtime.job_id import JobId
 from knative_jobs.runtime.job_status import ENDED
 from knative_jobs.store.state import Log
 from knative_jobs.web.event_stream import STREAM_SECONDS, answer_stream
-from knative_jobs.web.query import named_job
+from knative_jobs.web.query import flag, named_job, whole_number
 
 QUERY = ("job_id", "attempt", "follow")
-_MAX_OFFSET = 2**53
 
 
 def answer_log(request: Request) -> Response:
@@ -30,40 +28,35 @@ def answer_log(request: Request) -> Response:
         UnavailableError: Redis is away.
     """
     job_id, attempt = named_job(request), request.args.get("attempt", "")
-    if attempt and not (_is_number(attempt) and int(attempt) > 0):
+    if attempt and not whole_number(attempt):
         raise InvalidError(f"attempt is the number of an attempt, 1 or more; not {attempt[:40]!r}.")
-    follows = request.args.get("follow", "0")
-    if follows not in ("0", "1"):
-        raise InvalidError(f"follow is 0 or 1, for a stream; not {follows[:40]!r}.")
-    if follows == "0":
+    if not flag(request, "follow", "for a stream"):
         log = lifecycle.log(job_id, attempt)
         return Response("".join(_texts(log, attempt)), content_type="text/plain; charset=utf-8")
     last = request.headers.get("Last-Event-ID", "")
-    after = int(last) if _is_number(last) else 0
+    after = whole_number(last) or 0
     log = lifecycle.log(job_id, attempt, after)
     if last and log.status in ENDED and not log.parts:
         return Response(status=204)  # no EventSource comes back after that
     return answer_stream(_events(job_id, attempt, after))
 
 
-def _events(job_id: JobId, attempt: str, after: int) -> Iterator[bytes]:
+def _events(job_id: JobId, attempt: str, after: int) -> Iterator[bytes | None]:
     def read() -> Log:
         return lifecycle.log(job_id, attempt, after)
 
-    yield b"retry: 1000\n\n"
-    with suppress(JobError):  # a client that comes back is told
-        for log in follow.readings(job_id, STREAM_SECONDS, read):
-            if log is None:  # or what is between might take a silent stream for dead
-                yield b": nothing new\n\n"
-                continue
-            if log.parts:
-                lines = "".join(_texts(log, attempt)).removesuffix("\n").split("\n")
-                data = "".join(f"data: {line}\n" for line in lines)
-                yield f"id: {log.end}\n{data}\n".encode()
-                after = log.end
-            if log.status in ENDED:
-                yield f"event: end\nid: {log.end}\ndata: {log.status}\n\n".encode()
-                return
+    for log in follow.readings(job_id, STREAM_SECONDS, read):
+        if log is None:
+            yield None
+            continue
+        if log.parts:
+            lines = "".join(_texts(log, attempt)).removesuffix("\n").split("\n")
+            data = "".join(f"data: {line}\n" for line in lines)
+            yield f"id: {log.end}\n{data}\n".encode()
+            after = log.end
+        if log.status in ENDED:
+            yield f"event: end\nid: {log.end}\ndata: {log.status}\n\n".encode()
+            return
 
 
 def _texts(log: Log, attempt: str) -> Iterator[str]:
@@ -76,7 +69,3 @@ def _texts(log: Log, attempt: str) -> Iterator[str]:
             yield f"--- attempt {number} ---\n"
         before = number
         yield text.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 16 and int(text) < _MAX_OFFSET

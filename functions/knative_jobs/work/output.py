@@ -26,6 +26,8 @@ MAX_LOGGED = 32 * 1024
 """A message of `logging` may have so many characters, and its traceback a quarter: as JSON they fit into a line."""
 said_by: ContextVar[tuple[Any, ...]] = ContextVar("said_by", default=())
 """In a process that does several attempts at once: the one that says something, as `Output.attribute` takes it."""
+_NO_RECORD = (AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError)
+"""What a record raises that was cut, or that the work has written itself."""
 _READ_BYTES = 64 * 1024  # the most that a pipe holds: one read gets all that was written before it
 
 
@@ -98,27 +100,26 @@ class Output:
     def _pass_on(self, line: bytes) -> None:
         printed, mark, record = line.partition(self._mark)
         if printed or not mark:
-            self._pass_on_printed(printed)
+            _say(printed.decode(errors="backslashreplace"), logs.about(*self._attempt))
         if mark:
             self._pass_on_record(record)
 
-    def _pass_on_printed(self, line: bytes) -> None:
-        text = line.decode(errors="backslashreplace")
-        logs.said_by_work(text, **logs.about(*self._attempt))
-        job_log.add(self._attempt, text)
-
     def _pass_on_record(self, record: bytes) -> None:
+        about = logs.about(*self._attempt)
         try:
             said = json.loads(record)
-            by = said.pop("by") or self._attempt
-            logs.said_by_work(**said | logs.about(*by))
-        except (AttributeError, KeyError, TypeError, ValueError):  # it was cut, or the work has written it itself
-            self._pass_on_printed(record)
-            return
-        if said.get("logger") == logs.OUTPUT:
-            job_log.add(by, said["message"])
+            about = logs.about(*(said.pop("by") or self._attempt))
+            text = job_log.text_of(said)
+            logs.said_by_work(**said | about)
+        except _NO_RECORD:
+            _say(record.decode(errors="backslashreplace"), about)
         else:
-            job_log.add(by, **said)
+            job_log.add(about, text)
+
+
+def _say(line: str, about: dict[str, Any]) -> None:
+    logs.said_by_work(line, **about)
+    job_log.add(about, line)
 
 
 class ToWorker(logging.Handler):
