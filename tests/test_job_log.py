@@ -244,7 +244,7 @@ class TestFaults:
         for each in (job_id, other):
             assert function.deliver(each) == 204
         assert {job["id"] for job in endpoint("completed_jobs").request("GET").json()} == {job_id, other}
-        assert log(endpoint, job_id, "&attempt=1").count("forged") == 2
+        assert log(endpoint, job_id, "&attempt=1").count("forged") == 3
         assert log(endpoint, other, "&attempt=1").startswith("printed first")
 
     def test_what_somebody_else_put_there_is_no_log(self, endpoint: Start, submit: Submit, store: Redis) -> None:
