@@ -201,6 +201,17 @@ class TestMany:
         assert [step and step.done for step in steps] == [1000, 2000, 2500, 2500, 2500]
         assert counts(endpoint) == {"submitted": self.COUNT}
 
+    def test_a_redis_that_is_away_for_a_moment_holds_it_up_and_ends_no_attempt(
+        self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        count = 4_000
+        job_id, _, under_way = self.half_done(endpoint, start, store, monkeypatch, count)
+        store.kill()
+        store.start()
+        under_way.join()
+        done = record(endpoint, job_id)
+        assert (done["status"], done["attempt"], done["result"]) == ("complete", 1, {"count": count})
+
     def test_one_that_is_cancelled_leaves_what_it_has_done(
         self, endpoint: Start, start: Start, store: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -313,7 +313,7 @@ def finish(
         The job's status now, or `refused`; and what `claim` returns, `none` when that was not asked for.
     """
     s = settings()
-    tries = int(s.job_lease_seconds) + 5
+    tries = _patient_tries()
     if outcome == "released":
         payload = _HANDED_BACK
     how = (outcome, payload, s.job_max_attempts, delay_s, *_on_end(), MAX_RELEASES, checkpoint, *said, s.job_log_bytes)
@@ -381,7 +381,8 @@ def redo(asked: Filter, action: str, by: str, after: str = "", operation: Operat
     of = (operation.held.id, operation.held.attempt) if operation else ("", 0)
     progress = (settings().job_lease_seconds, operation.number if operation else 0)
     how = (*asked, after, AT_ONCE, action, by, *_on_end(), job_kind.BULK, *of, *progress)
-    reply = _run_confirmed(("redo", *how))
+    # As `finish`: Redis may be away for a moment. An operation can be asked for a step again, a request must not wait.
+    reply = _run_confirmed(("redo", *how), _patient_tries() if operation else 1)
     return None if reply == b"lost" else Step(reply[0], reply[1].decode(), bool(reply[2]))
 
 
@@ -564,14 +565,19 @@ def _is_count(number: int | bytes) -> bool:
     return isinstance(number, int) or (number.isdigit() and len(number) < 20)
 
 
-def _run_confirmed(call: Call) -> Any:
+def _patient_tries() -> int:
+    """Return how often to try what must not get lost: for about as long as a lease lasts."""
+    return int(settings().job_lease_seconds) + 5
+
+
+def _run_confirmed(call: Call, tries: int = 1) -> Any:
     """Run a script and have it confirmed, unless its reply says that it refused.
 
     That there is no such job must be confirmed too: a primary that was cut off, and does not know yet that another was
     promoted, lacks the jobs that came since.
     """
     try:
-        return run_all([call], confirmed=True)[0]
+        return run_all([call], tries, confirmed=True)[0]
     except UnconfirmedError as error:
         (reply,) = error.replies
         word = reply if isinstance(reply, bytes) else reply[0]
