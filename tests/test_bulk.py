@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import uuid
 from hashlib import sha256
 from typing import Any
@@ -207,6 +208,7 @@ class TestMany:
         count = 4_000
         job_id, _, under_way = self.half_done(endpoint, start, store, monkeypatch, count)
         store.kill()
+        time.sleep(3)  # longer than the pause after a step: one is asked for meanwhile
         store.start()
         under_way.join()
         done = record(endpoint, job_id)
